@@ -1,0 +1,81 @@
+//! Topic `tasks`: what the foreman decides, read by every frontend.
+
+use super::{Header, RequestRef};
+use crate::codec::{record, topic_union};
+use serde::{Deserialize, Serialize};
+
+topic_union! {
+    /// A record of `tasks`.
+    Tasks { Offer, Grant, Ask, Cancel, Withdraw }
+}
+
+/// A task waits for its client's poll.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Offer {
+    /// Which client.
+    pub header: Header,
+    /// The flow.
+    pub flow_id: String,
+    /// Number of this attempt to deliver, from 1.
+    pub attempt: i32,
+    /// Passes the cap on flows in flight.
+    pub urgent: bool,
+}
+record!(Offer, "offer.v1");
+
+/// One poll may deliver the task.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Grant {
+    /// Which client.
+    pub header: Header,
+    /// The flow.
+    pub flow_id: String,
+    /// The attempt.
+    pub attempt: i32,
+    /// The frontend that claimed it.
+    pub frontend: String,
+    /// The poll it claimed it for.
+    pub poll: i64,
+    /// What to deliver.
+    pub request: RequestRef,
+}
+record!(Grant, "grant.v1");
+
+/// A question about one flow.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AskPair {
+    /// An id made for this flow and attempt, which no agent knows.
+    pub once: String,
+    /// The flow.
+    pub flow_id: String,
+}
+
+/// Ask the agent what it knows of these flows.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Ask {
+    /// Which client.
+    pub header: Header,
+    /// The questions, in order.
+    pub pairs: Vec<AskPair>,
+}
+record!(Ask, "ask.v1");
+
+/// Tell the agent to stop a flow.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Cancel {
+    /// Which client.
+    pub header: Header,
+    /// The flow.
+    pub flow_id: String,
+}
+record!(Cancel, "cancel.v1");
+
+/// An offer no longer holds.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Withdraw {
+    /// Which client.
+    pub header: Header,
+    /// The flow.
+    pub flow_id: String,
+}
+record!(Withdraw, "withdraw.v1");
