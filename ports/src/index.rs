@@ -93,6 +93,9 @@ pub struct Document {
     pub hashes: Vec<u64>,
     /// Version of a versioned document, 0 in other collections.
     pub version: u64,
+    /// What the document counts for: rows of a message of rows, bytes of a buffer; listed without
+    /// reading bodies.
+    pub size: u64,
     /// The document itself; opaque.
     pub body: Bytes,
 }
@@ -125,6 +128,8 @@ pub struct Query {
     pub bucket: Option<Bucket>,
     /// Newest (highest order) first.
     pub descending: bool,
+    /// Leave bodies empty: for counting what is there.
+    pub without_bodies: bool,
     /// At most so many documents.
     pub limit: usize,
     /// Continue after this, the `next` of an earlier page.
