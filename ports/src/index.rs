@@ -7,7 +7,13 @@
 //! - A write that succeeded is durable, and [`Index::get`] sees it at once. [`Index::query`] sees
 //!   it at the latest after [`Index::refresh`].
 //! - Every call names an org; documents of other orgs are never touched or seen.
-//! - An id is at most 512 bytes.
+//! - An id is at most 512 bytes and not empty. In weekly collections an id is unique within its
+//!   bucket, and a document without a bucket is poison (elsewhere, one with a bucket).
+
+pub mod faulty;
+pub mod limits;
+pub mod matching;
+pub mod memory;
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -87,7 +93,8 @@ pub struct Document {
     pub source: String,
     /// Position in its list.
     pub order: i64,
-    /// Text to find documents by: lower case words separated by spaces.
+    /// Text to find documents by: lower case words separated by single spaces (U+0020; nothing
+    /// else separates words).
     pub text: String,
     /// Hashes of values to find documents by (empty until value search is built).
     pub hashes: Vec<u64>,
@@ -122,7 +129,8 @@ pub struct Query {
     pub source: Option<String>,
     /// Only with `order` in this range (from, to), to excluded.
     pub order: Option<(i64, i64)>,
-    /// Only with a word of `text` that begins with each of these lower case words.
+    /// Only with, for each of these lower case words, a word of `text` that begins with it.
+    /// Compared as text stands: nothing is folded, cut or stemmed.
     pub words: Vec<String>,
     /// Only of this bucket (weekly collections; a flow's documents are all in one).
     pub bucket: Option<Bucket>,
@@ -130,7 +138,7 @@ pub struct Query {
     pub descending: bool,
     /// Leave bodies empty: for counting what is there.
     pub without_bodies: bool,
-    /// At most so many documents.
+    /// At most so many documents; with 0 the page is empty and has no next one.
     pub limit: usize,
     /// Continue after this, the `next` of an earlier page.
     pub after: Option<Cursor>,
@@ -150,7 +158,7 @@ pub struct Cursor {
 pub struct Page {
     /// The documents.
     pub documents: Vec<Document>,
-    /// Where the next page begins, none at the end.
+    /// Where the next page begins; none when no document followed the last one.
     pub next: Option<Cursor>,
 }
 
@@ -179,10 +187,12 @@ pub trait Index: Send + Sync {
     /// them may have been written: repeat it.
     async fn create(&self, collection: Collection, org: &str, documents: Vec<Document>) -> Result<Vec<Outcome>, IndexError>;
 
-    /// Adds or replaces documents by version.
+    /// Adds or replaces documents by version: an equal one replaces, a lower one is answered with
+    /// [`Outcome::Exists`]. Otherwise as [`Index::create`].
     async fn put(&self, collection: Collection, org: &str, documents: Vec<Document>) -> Result<Vec<Outcome>, IndexError>;
 
-    /// One document by id; the bucket must be given in weekly collections.
+    /// One document by id; the bucket must be given in weekly collections (else
+    /// [`IndexError::Refused`]).
     async fn get(&self, collection: Collection, org: &str, bucket: Option<Bucket>, id: &str) -> Result<Option<Document>, IndexError>;
 
     /// Lists documents by (order, id).

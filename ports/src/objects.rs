@@ -3,8 +3,12 @@
 //! - A key is written once: [`Objects::put`] of a key that exists changes nothing and succeeds, so
 //!   keys must be made of the content (or name something that is always the same).
 //! - A put that succeeded is durable and is seen by every later call.
-//! - Keys are ours: `[a-z0-9/_.-]+`, no `..`, at most 512 bytes. Names that agents give are never
-//!   part of a key.
+//! - Keys are ours: `[a-z0-9/_.-]+`, no `..`, at most 512 bytes, parts between slashes neither
+//!   empty nor `.` nor over 200 bytes. Names that agents give are never part of a key.
+
+pub mod faulty;
+pub mod keys;
+pub mod memory;
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -49,7 +53,7 @@ pub trait Objects: Send + Sync {
     async fn get(&self, key: &str, range: Option<Range<u64>>) -> Result<Bytes, ObjectsError>;
 
     /// Keys with this prefix in ascending order, those after `after`, at most `limit`. For
-    /// maintenance and snapshots, never on an agent's way.
+    /// maintenance and snapshots, never on an agent's way. `after` need not be a key that exists.
     async fn list(&self, prefix: &str, after: Option<&str>, limit: usize) -> Result<Vec<ObjectEntry>, ObjectsError>;
 
     /// Deletes an object; one that is not there is no error.
