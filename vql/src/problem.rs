@@ -111,14 +111,17 @@ pub enum Problem {
     /// `f(a=1,)` or `SELECT a, FROM`.
     #[error("nothing follows this comma: remove it")]
     TrailingComma,
+    /// `(1, 2 3)`.
+    #[error("a comma is missing in front of this value: agents drop the value before it")]
+    MissingComma,
     /// `(1,,2)`.
     #[error("nothing stands between these commas: agents drop everything after them")]
     Hole,
     /// `()`.
     #[error("nothing stands between `(` and `)`: write NULL, or at least one value")]
     EmptyParentheses,
-    /// `f()()`.
-    #[error("the result of a call cannot be called")]
+    /// `f(a=1)(b=2)`.
+    #[error("agents add these arguments to the same call: write them in its first brackets")]
     CalledTwice,
     /// `* AS x`.
     #[error("`*` cannot have a name: remove the AS")]
@@ -151,7 +154,11 @@ impl Problem {
     #[must_use]
     pub fn severity(&self) -> Severity {
         match self {
-            Self::ChainedComparison | Self::AngleNotEqual => Severity::Warning,
+            Self::Hole
+            | Self::MissingComma
+            | Self::CalledTwice
+            | Self::ChainedComparison
+            | Self::AngleNotEqual => Severity::Warning,
             _ => Severity::Error,
         }
     }
