@@ -3,6 +3,7 @@
 mod lexer;
 mod literal;
 mod parser;
+mod print;
 mod problem;
 mod span;
 mod split;
@@ -12,6 +13,7 @@ mod tree;
 pub use lexer::{Lexed, lex};
 pub use literal::{Number, UnquotableName, name_value, number_value, quote_name, text_value};
 pub use parser::{MAX_DEPTH, Parsed, SyntaxError, parse, parse_lambda};
+pub use print::format;
 pub use problem::{Diagnostic, Problem, Severity};
 pub use span::{At, Position, Span};
 pub use split::{Piece, Split, StatementKind, split};

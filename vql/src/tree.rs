@@ -418,9 +418,9 @@ impl ExpressionKind {
     #[must_use]
     pub fn level(&self) -> Level {
         match self {
-            Self::Operation(_, operands) => operands
+            Self::Operation(first, operands) => operands
                 .first()
-                .map_or(Level::Value, |operand| operand.operator.level()),
+                .map_or_else(|| first.kind.level(), |operand| operand.operator.level()),
             Self::Not(_) => Level::Not,
             Self::Member(..) => Level::Member,
             _ => Level::Value,
