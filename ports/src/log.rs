@@ -19,6 +19,11 @@
 //!   each key, and may keep older ones. Retention by age never passes the mark of a group that
 //!   was ever declared on the topic, where the implementation can know it (the embedded log).
 
+mod local;
+pub mod memory;
+
+pub use memory::MemoryLog;
+
 use async_trait::async_trait;
 use bytes::Bytes;
 use futures::future::BoxFuture;
@@ -116,7 +121,7 @@ pub struct Lag {
 pub enum Retention {
     /// At least this long, and until every group has marked them where that can be known.
     Age(Duration),
-    /// The newest of each key for ever.
+    /// The newest of each key for ever. Records need a key.
     Compacted,
 }
 
@@ -186,7 +191,12 @@ pub trait Log: Send + Sync {
     async fn end(&self, topic: &str, partition: u32) -> Result<Position, LogError>;
 
     /// Reads partitions without a group. Each call is independent; nothing is remembered.
-    async fn tail(&self, topic: &str, partitions: &[u32], from: From) -> Result<Box<dyn Tail>, LogError>;
+    async fn tail(
+        &self,
+        topic: &str,
+        partitions: &[u32],
+        from: From,
+    ) -> Result<Box<dyn Tail>, LogError>;
 
     /// Joins a group that was declared on the topic: each partition is read by one member.
     async fn group(&self, group: &str, topic: &str) -> Result<Box<dyn Group>, LogError>;
