@@ -7,13 +7,15 @@
 //! - A write that succeeded is durable, and [`Index::get`] sees it at once. [`Index::query`] sees
 //!   it at the latest after [`Index::refresh`].
 //! - Every call names an org; documents of other orgs are never touched or seen.
-//! - An id is at most 512 bytes and not empty. In weekly collections an id is unique within its
-//!   bucket, and a document without a bucket is poison (elsewhere, one with a bucket).
+//! - An id is at most 512 bytes and not empty, a body at most 64 MiB, version and size are below
+//!   2^63. In weekly collections an id is unique within its bucket, and a document without a
+//!   bucket is poison (elsewhere, one with a bucket).
 
 pub mod faulty;
 pub mod limits;
 pub mod matching;
 pub mod memory;
+pub mod sqlite;
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -185,21 +187,47 @@ pub trait Index: Send + Sync {
 
     /// Adds documents; outcomes in the order of the documents. When it fails as a whole any of
     /// them may have been written: repeat it.
-    async fn create(&self, collection: Collection, org: &str, documents: Vec<Document>) -> Result<Vec<Outcome>, IndexError>;
+    async fn create(
+        &self,
+        collection: Collection,
+        org: &str,
+        documents: Vec<Document>,
+    ) -> Result<Vec<Outcome>, IndexError>;
 
     /// Adds or replaces documents by version: an equal one replaces, a lower one is answered with
     /// [`Outcome::Exists`]. Otherwise as [`Index::create`].
-    async fn put(&self, collection: Collection, org: &str, documents: Vec<Document>) -> Result<Vec<Outcome>, IndexError>;
+    async fn put(
+        &self,
+        collection: Collection,
+        org: &str,
+        documents: Vec<Document>,
+    ) -> Result<Vec<Outcome>, IndexError>;
 
     /// One document by id; the bucket must be given in weekly collections (else
     /// [`IndexError::Refused`]).
-    async fn get(&self, collection: Collection, org: &str, bucket: Option<Bucket>, id: &str) -> Result<Option<Document>, IndexError>;
+    async fn get(
+        &self,
+        collection: Collection,
+        org: &str,
+        bucket: Option<Bucket>,
+        id: &str,
+    ) -> Result<Option<Document>, IndexError>;
 
     /// Lists documents by (order, id).
-    async fn query(&self, collection: Collection, org: &str, query: &Query) -> Result<Page, IndexError>;
+    async fn query(
+        &self,
+        collection: Collection,
+        org: &str,
+        query: &Query,
+    ) -> Result<Page, IndexError>;
 
     /// How many documents a query matches in all (limit and cursor are not looked at). Exact.
-    async fn count(&self, collection: Collection, org: &str, query: &Query) -> Result<u64, IndexError>;
+    async fn count(
+        &self,
+        collection: Collection,
+        org: &str,
+        query: &Query,
+    ) -> Result<u64, IndexError>;
 
     /// Makes every earlier write visible to [`Index::query`] and [`Index::count`].
     async fn refresh(&self, collection: Collection) -> Result<(), IndexError>;

@@ -6,6 +6,7 @@
 //! - Keys are ours: `[a-z0-9/_.-]+`, no `..`, at most 512 bytes, parts between slashes neither
 //!   empty nor `.` nor over 200 bytes. Names that agents give are never part of a key.
 
+pub mod directory;
 pub mod faulty;
 pub mod keys;
 pub mod memory;
@@ -54,7 +55,12 @@ pub trait Objects: Send + Sync {
 
     /// Keys with this prefix in ascending order, those after `after`, at most `limit`. For
     /// maintenance and snapshots, never on an agent's way. `after` need not be a key that exists.
-    async fn list(&self, prefix: &str, after: Option<&str>, limit: usize) -> Result<Vec<ObjectEntry>, ObjectsError>;
+    async fn list(
+        &self,
+        prefix: &str,
+        after: Option<&str>,
+        limit: usize,
+    ) -> Result<Vec<ObjectEntry>, ObjectsError>;
 
     /// Deletes an object; one that is not there is no error.
     async fn delete(&self, key: &str) -> Result<(), ObjectsError>;

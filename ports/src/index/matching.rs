@@ -2,6 +2,7 @@
 //! every other index to it.
 
 use super::{Cursor, Document, Page, Query};
+use bytes::Bytes;
 use std::cmp::Ordering;
 
 impl Query {
@@ -23,6 +24,15 @@ impl Query {
                     .split(' ')
                     .any(|word| word.starts_with(prefix.as_str()))
             })
+    }
+
+    /// The document as it is listed.
+    pub fn shown(&self, document: &Document) -> Document {
+        let mut shown = document.clone();
+        if self.without_bodies {
+            shown.body = Bytes::new();
+        }
+        shown
     }
 
     /// How two places stand to each other in this list.

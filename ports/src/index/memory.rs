@@ -128,7 +128,8 @@ impl Index for MemoryIndex {
             .collect();
         found.sort_by(|a, b| query.compare((a.order, &a.id), (b.order, &b.id)));
         found.truncate(query.limit.saturating_add(1));
-        Ok(Page::cut(found.into_iter().cloned().collect(), query.limit))
+        let documents = found.into_iter().map(|document| query.shown(document));
+        Ok(Page::cut(documents.collect(), query.limit))
     }
 
     async fn count(
