@@ -1,0 +1,465 @@
+//! How a frontend brings tasks to its agents' polls: claims what is offered, delivers what is
+//! granted, and never the same attempt twice.
+//!
+//! A machine without IO: it is told of polls, of records of `tasks` and of time (milliseconds of
+//! any steady clock), and says what to do. The foreman alone decides who delivers; this machine
+//! only asks for it and reports what did not leave.
+
+use crate::ids::ClientKey;
+use nublar_schemas::records::{AskPair, Grant, RequestRef, Tasks};
+use std::collections::{BTreeMap, BTreeSet};
+
+/// What delivery goes by, in milliseconds.
+#[derive(Debug, Clone)]
+pub struct DeliveryConfig {
+    /// Name of this process, another one after every start.
+    pub frontend: String,
+    /// How long a first item waits for others.
+    pub coalesce: u64,
+    /// How long it waits for grants that were claimed.
+    pub wait_for_grants: u64,
+    /// How long an offer is kept; it is made again at a check-in.
+    pub keep_offers: u64,
+    /// How long a question or a cancel is kept for an agent that does not poll.
+    pub keep_errands: u64,
+    /// How long deliveries are remembered, against repeated grants.
+    pub keep_delivered: u64,
+    /// A poll after a pause longer than this is a new contact.
+    pub contact_gap: u64,
+}
+
+impl DeliveryConfig {
+    /// The times of the design.
+    pub fn new(frontend: String) -> Self {
+        Self {
+            frontend,
+            coalesce: 6,
+            wait_for_grants: 150,
+            keep_offers: 30 * 60_000,
+            keep_errands: 60_000,
+            keep_delivered: 60 * 60_000,
+            contact_gap: 15_000,
+        }
+    }
+}
+
+/// A poll as it comes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Poll {
+    /// Its number in this process.
+    pub number: i64,
+    /// Hash of the agent's session.
+    pub session: [u8; 16],
+    /// Version of the agent's event table.
+    pub table_version: i64,
+    /// The client's generation.
+    pub generation: i64,
+}
+
+/// One thing to bring to an agent.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Item {
+    /// A flow's request.
+    Task {
+        /// The flow.
+        flow: String,
+        /// The attempt.
+        attempt: i32,
+        /// Where the request stands.
+        request: RequestRef,
+    },
+    /// Questions, in order.
+    Ask(Vec<AskPair>),
+    /// Stop this flow.
+    Cancel(String),
+}
+
+/// What to do.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Act {
+    /// Append a check-in record; when that fails, say so with [`Delivery::check_in_failed`].
+    CheckIn(ClientKey),
+    /// Append a claim. Worth trying again only while the poll is held.
+    Claim {
+        /// The client.
+        client: ClientKey,
+        /// The flow.
+        flow: String,
+        /// The attempt.
+        attempt: i32,
+        /// The poll.
+        poll: i64,
+    },
+    /// Append an Unsent record, for as long as it takes.
+    Unsent {
+        /// The client.
+        client: ClientKey,
+        /// The flow.
+        flow: String,
+        /// The attempt.
+        attempt: i32,
+        /// The poll.
+        poll: i64,
+    },
+    /// Append an Unsure record, for as long as it takes.
+    Unsure {
+        /// The client.
+        client: ClientKey,
+        /// The flow.
+        flow: String,
+        /// The attempt.
+        attempt: i32,
+        /// The poll.
+        poll: i64,
+    },
+    /// Answer the poll with these; when that fails, say so with [`Delivery::failed`].
+    Answer {
+        /// The client.
+        client: ClientKey,
+        /// The poll.
+        poll: i64,
+        /// What to bring.
+        items: Vec<Item>,
+    },
+    /// End the poll with nothing: a newer one of the same client has come.
+    End {
+        /// The client.
+        client: ClientKey,
+        /// The poll.
+        poll: i64,
+    },
+}
+
+#[derive(Debug)]
+struct HeldOffer {
+    attempt: i32,
+    until: u64,
+}
+
+#[derive(Debug)]
+struct HeldPoll {
+    number: i64,
+    out: Vec<Item>,
+    /// Flows that were claimed for this poll and not granted yet.
+    claimed: BTreeSet<String>,
+    first_item: Option<u64>,
+}
+
+#[derive(Debug, Default)]
+struct Contact {
+    seen: u64,
+    session: [u8; 16],
+    table_version: i64,
+    generation: i64,
+}
+
+#[derive(Debug, Default)]
+struct Held {
+    contact: Option<Contact>,
+    offers: BTreeMap<String, HeldOffer>,
+    errands: Vec<(u64, Item)>,
+    poll: Option<HeldPoll>,
+    /// Highest attempt that was answered, and until when to remember it.
+    delivered: BTreeMap<String, (i32, u64)>,
+}
+
+/// The machine. See the [module](self).
+#[derive(Debug)]
+pub struct Delivery {
+    config: DeliveryConfig,
+    clients: BTreeMap<ClientKey, Held>,
+    due: BTreeSet<(u64, ClientKey)>,
+}
+
+impl Delivery {
+    /// Nobody polls yet.
+    pub fn new(config: DeliveryConfig) -> Self {
+        Self { config, clients: BTreeMap::new(), due: BTreeSet::new() }
+    }
+
+    /// How many polls are held.
+    pub fn polls(&self) -> usize {
+        self.clients.values().filter(|held| held.poll.is_some()).count()
+    }
+
+    /// An agent polls. The newest poll of a client wins.
+    pub fn open(&mut self, client: &ClientKey, poll: Poll, now: u64) -> Vec<Act> {
+        let mut acts = Vec::new();
+        if let Some(older) = self.clients.get(client).and_then(|held| held.poll.as_ref()) {
+            let number = older.number;
+            acts.push(Act::End { client: client.clone(), poll: number });
+            acts.extend(self.close(client, number, now));
+        }
+        let gap = self.config.contact_gap;
+        let held = self.clients.entry(client.clone()).or_default();
+        let known = held.contact.as_ref().is_some_and(|contact| {
+            now <= contact.seen + gap
+                && contact.session == poll.session
+                && contact.table_version == poll.table_version
+                && contact.generation == poll.generation
+        });
+        if !known {
+            acts.push(Act::CheckIn(client.clone()));
+        }
+        held.contact = Some(Contact {
+            seen: now,
+            session: poll.session,
+            table_version: poll.table_version,
+            generation: poll.generation,
+        });
+        let mut opened =
+            HeldPoll { number: poll.number, out: Vec::new(), claimed: BTreeSet::new(), first_item: None };
+        held.offers.retain(|_, offer| offer.until > now);
+        for (flow, offer) in &held.offers {
+            opened.claimed.insert(flow.clone());
+            acts.push(Act::Claim {
+                client: client.clone(),
+                flow: flow.clone(),
+                attempt: offer.attempt,
+                poll: poll.number,
+            });
+        }
+        let errands = std::mem::take(&mut held.errands);
+        opened.out.extend(errands.into_iter().filter(|(until, _)| *until > now).map(|(_, item)| item));
+        held.poll = Some(opened);
+        self.schedule(client, now);
+        acts
+    }
+
+    /// The poll is gone without an answer: its agent left, or its time is over.
+    pub fn close(&mut self, client: &ClientKey, poll: i64, now: u64) -> Vec<Act> {
+        let Some(held) = self.clients.get_mut(client) else { return Vec::new() };
+        let Some(gone) = held.poll.take_if(|held| held.number == poll) else { return Vec::new() };
+        if let Some(contact) = &mut held.contact {
+            contact.seen = now;
+        }
+        let mut acts = Vec::new();
+        for item in gone.out {
+            match item {
+                Item::Task { flow, attempt, .. } => {
+                    acts.push(Act::Unsent { client: client.clone(), flow, attempt, poll });
+                }
+                errand => held.errands.push((now + self.config.keep_errands, errand)),
+            }
+        }
+        acts
+    }
+
+    /// An answer did not get through. `maybe_sent`: some of its bytes may have left.
+    pub fn failed(&mut self, client: &ClientKey, poll: i64, items: Vec<Item>, maybe_sent: bool, now: u64) -> Vec<Act> {
+        let keep = self.config.keep_errands;
+        let held = self.clients.entry(client.clone()).or_default();
+        let mut acts = Vec::new();
+        for item in items {
+            match item {
+                Item::Task { flow, attempt, .. } => acts.push(if maybe_sent {
+                    Act::Unsure { client: client.clone(), flow, attempt, poll }
+                } else {
+                    Act::Unsent { client: client.clone(), flow, attempt, poll }
+                }),
+                errand => held.errands.push((now + keep, errand)),
+            }
+        }
+        acts
+    }
+
+    /// The check-in record was not appended: the next poll tries again.
+    pub fn check_in_failed(&mut self, client: &ClientKey) {
+        if let Some(held) = self.clients.get_mut(client) {
+            held.contact = None;
+        }
+    }
+
+    /// A record of `tasks`.
+    pub fn task(&mut self, task: &Tasks, now: u64) -> Vec<Act> {
+        let Ok(client) = ClientKey::of(task.header()) else { return Vec::new() };
+        match task {
+            Tasks::Offer(offer) => self.offered(&client, &offer.flow_id, offer.attempt, now),
+            Tasks::Grant(grant) => self.granted(&client, grant, now),
+            Tasks::Ask(ask) => self.errand(&client, Item::Ask(ask.pairs.clone()), now),
+            Tasks::Cancel(cancel) => self.errand(&client, Item::Cancel(cancel.flow_id.clone()), now),
+            Tasks::Withdraw(withdraw) => {
+                if let Some(held) = self.clients.get_mut(&client) {
+                    held.offers.remove(&withdraw.flow_id);
+                    if let Some(poll) = &mut held.poll {
+                        poll.claimed.remove(&withdraw.flow_id);
+                    }
+                    self.schedule(&client, now);
+                }
+                Vec::new()
+            }
+        }
+    }
+
+    fn offered(&mut self, client: &ClientKey, flow: &str, attempt: i32, now: u64) -> Vec<Act> {
+        let held = self.clients.entry(client.clone()).or_default();
+        let old = held.offers.get(flow).map_or(0, |offer| offer.attempt);
+        let done = held.delivered.get(flow).map_or(0, |(attempt, _)| *attempt);
+        if attempt < old || attempt <= done {
+            return Vec::new();
+        }
+        let until = now + self.config.keep_offers;
+        held.offers.insert(flow.to_owned(), HeldOffer { attempt, until });
+        let Some(poll) = &mut held.poll else { return Vec::new() };
+        if !poll.claimed.insert(flow.to_owned()) && attempt == old {
+            return Vec::new();
+        }
+        vec![Act::Claim { client: client.clone(), flow: flow.to_owned(), attempt, poll: poll.number }]
+    }
+
+    fn granted(&mut self, client: &ClientKey, grant: &Grant, now: u64) -> Vec<Act> {
+        let ours = grant.frontend == self.config.frontend;
+        let Some(held) = self.clients.get_mut(client) else {
+            // Nobody of that name polls here, and nothing is remembered: it cannot have been sent.
+            return if ours { vec![unsent(client, grant)] } else { Vec::new() };
+        };
+        if held.offers.get(&grant.flow_id).is_some_and(|offer| offer.attempt <= grant.attempt) {
+            held.offers.remove(&grant.flow_id);
+        }
+        if !ours {
+            if let Some(poll) = &mut held.poll {
+                poll.claimed.remove(&grant.flow_id);
+            }
+            self.schedule(client, now);
+            return Vec::new();
+        }
+        if held.delivered.get(&grant.flow_id).is_some_and(|(attempt, _)| *attempt >= grant.attempt) {
+            return Vec::new();
+        }
+        let Some(poll) = held.poll.as_mut().filter(|poll| poll.number == grant.poll) else {
+            return vec![unsent(client, grant)];
+        };
+        poll.claimed.remove(&grant.flow_id);
+        let item = Item::Task {
+            flow: grant.flow_id.clone(),
+            attempt: grant.attempt,
+            request: grant.request.clone(),
+        };
+        if !poll.out.contains(&item) {
+            poll.out.push(item);
+        }
+        self.schedule(client, now);
+        Vec::new()
+    }
+
+    fn errand(&mut self, client: &ClientKey, item: Item, now: u64) -> Vec<Act> {
+        let held = self.clients.entry(client.clone()).or_default();
+        match &mut held.poll {
+            Some(poll) => poll.out.push(item),
+            None => {
+                held.errands.retain(|(until, held)| *until > now && *held != item);
+                held.errands.push((now + self.config.keep_errands, item));
+            }
+        }
+        self.schedule(client, now);
+        Vec::new()
+    }
+
+    /// When [`Delivery::on_time`] is next to be called.
+    pub fn next_due(&self) -> Option<u64> {
+        self.due.first().map(|(at, _)| *at)
+    }
+
+    /// Answers whose time has come.
+    pub fn on_time(&mut self, now: u64) -> Vec<Act> {
+        let mut acts = Vec::new();
+        while let Some((at, client)) = self.due.pop_first() {
+            if at > now {
+                self.due.insert((at, client));
+                break;
+            }
+            let Some(held) = self.clients.get_mut(&client) else { continue };
+            let Some(poll) = &held.poll else { continue };
+            match answer_at(&self.config, poll) {
+                Some(at) if at <= now => {}
+                Some(later) => {
+                    self.due.insert((later, client));
+                    continue;
+                }
+                None => continue,
+            }
+            let Some(poll) = held.poll.take() else { continue };
+            if let Some(contact) = &mut held.contact {
+                contact.seen = now;
+            }
+            for item in &poll.out {
+                if let Item::Task { flow, attempt, .. } = item {
+                    held.delivered.insert(flow.clone(), (*attempt, now + self.config.keep_delivered));
+                }
+            }
+            acts.push(Act::Answer { client, poll: poll.number, items: merge(poll.out) });
+        }
+        acts
+    }
+
+    /// Forgets what is too old. To be called now and then.
+    pub fn sweep(&mut self, now: u64) {
+        let gap = self.config.contact_gap;
+        self.clients.retain(|_, held| {
+            held.offers.retain(|_, offer| offer.until > now);
+            held.errands.retain(|(until, _)| *until > now);
+            held.delivered.retain(|_, (_, until)| *until > now);
+            let seen = held.contact.as_ref().is_some_and(|contact| now <= contact.seen + gap);
+            held.poll.is_some()
+                || seen
+                || !held.offers.is_empty()
+                || !held.errands.is_empty()
+                || !held.delivered.is_empty()
+        });
+    }
+
+    fn schedule(&mut self, client: &ClientKey, now: u64) {
+        let Some(poll) = self.clients.get_mut(client).and_then(|held| held.poll.as_mut()) else { return };
+        if !poll.out.is_empty() {
+            poll.first_item.get_or_insert(now);
+        }
+        if let Some(at) = answer_at(&self.config, poll) {
+            self.due.insert((at, client.clone()));
+        }
+    }
+}
+
+/// When the poll is to be answered, if it has anything.
+fn answer_at(config: &DeliveryConfig, poll: &HeldPoll) -> Option<u64> {
+    let wait = if poll.claimed.is_empty() { config.coalesce } else { config.wait_for_grants };
+    poll.first_item.map(|first| first + wait)
+}
+
+fn unsent(client: &ClientKey, grant: &Grant) -> Act {
+    Act::Unsent {
+        client: client.clone(),
+        flow: grant.flow_id.clone(),
+        attempt: grant.attempt,
+        poll: grant.poll,
+    }
+}
+
+/// All questions of one answer in one item, without those about flows that start in it: the
+/// agent works on the messages of an answer side by side.
+fn merge(items: Vec<Item>) -> Vec<Item> {
+    let starts: BTreeSet<_> = items
+        .iter()
+        .filter_map(|item| if let Item::Task { flow, .. } = item { Some(flow.clone()) } else { None })
+        .collect();
+    let mut pairs: Vec<AskPair> = Vec::new();
+    let mut merged = Vec::new();
+    for item in items {
+        match item {
+            Item::Ask(asked) => {
+                for pair in asked.into_iter().filter(|pair| !starts.contains(&pair.flow_id)) {
+                    pairs.retain(|older| older.flow_id != pair.flow_id);
+                    pairs.push(pair);
+                }
+            }
+            other if merged.contains(&other) => {}
+            other => merged.push(other),
+        }
+    }
+    if !pairs.is_empty() {
+        merged.push(Item::Ask(pairs));
+    }
+    merged
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,161 @@
+//! Polls and records in, answers out.
+
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+
+use super::*;
+use nublar_schemas::records::{Ask, Cancel, Header, Offer, Withdraw};
+
+fn client() -> ClientKey {
+    ClientKey { org: "".parse().unwrap(), client: "C.00000000000000aa".parse().unwrap() }
+}
+
+fn header() -> Header {
+    Header { client: client().client.to_string(), ..Header::default() }
+}
+
+fn machine() -> Delivery {
+    Delivery::new(DeliveryConfig::new("fe-1".into()))
+}
+
+fn poll(number: i64) -> Poll {
+    Poll { number, session: [1; 16], table_version: 0, generation: 1 }
+}
+
+fn offer(flow: &str, attempt: i32) -> Tasks {
+    Offer { header: header(), flow_id: flow.into(), attempt, urgent: false }.into()
+}
+
+fn grant(flow: &str, attempt: i32, frontend: &str, poll: i64) -> Tasks {
+    let request = RequestRef::default();
+    Grant { header: header(), flow_id: flow.into(), attempt, frontend: frontend.into(), poll, request }.into()
+}
+
+fn ask(flow: &str) -> Tasks {
+    Ask { header: header(), pairs: vec![AskPair { once: "F.once".into(), flow_id: flow.into() }] }.into()
+}
+
+fn claims(acts: &[Act]) -> Vec<(&str, i32, i64)> {
+    acts.iter()
+        .filter_map(|act| match act {
+            Act::Claim { flow, attempt, poll, .. } => Some((flow.as_str(), *attempt, *poll)),
+            _ => None,
+        })
+        .collect()
+}
+
+fn answers(acts: &[Act]) -> Vec<Item> {
+    let items = |act: &Act| if let Act::Answer { items, .. } = act { items.clone() } else { vec![] };
+    acts.iter().flat_map(items).collect()
+}
+
+#[test]
+fn an_offer_is_claimed_and_its_grant_delivered_once() {
+    let mut m = machine();
+    assert_eq!(m.open(&client(), poll(1), 0), [Act::CheckIn(client())]);
+    assert_eq!(claims(&m.task(&offer("F.a", 1), 10)), [("F.a", 1, 1)]);
+    assert!(m.task(&offer("F.a", 1), 11).is_empty(), "a repeated offer is not claimed again");
+    assert!(m.task(&grant("F.a", 1, "fe-1", 1), 12).is_empty());
+    assert!(answers(&m.on_time(17)).is_empty(), "it waits a little for others");
+    assert_eq!(answers(&m.on_time(18)).len(), 1);
+    assert!(m.task(&grant("F.a", 1, "fe-1", 1), 20).is_empty(), "a repeated grant is dropped");
+    m.open(&client(), poll(2), 30);
+    assert!(m.task(&grant("F.a", 1, "fe-1", 1), 31).is_empty());
+    assert!(answers(&m.on_time(1000)).is_empty());
+}
+
+#[test]
+fn offers_wait_for_the_poll_and_all_that_is_due_goes_in_one_answer() {
+    let mut m = machine();
+    m.task(&offer("F.a", 1), 0);
+    m.task(&offer("F.b", 1), 0);
+    m.task(&ask("F.c"), 0);
+    let acts = m.open(&client(), poll(1), 10);
+    assert_eq!(claims(&acts), [("F.a", 1, 1), ("F.b", 1, 1)]);
+    m.task(&grant("F.a", 1, "fe-1", 1), 20);
+    assert!(answers(&m.on_time(40)).is_empty(), "another grant is on its way");
+    m.task(&grant("F.b", 1, "fe-1", 1), 41);
+    assert_eq!(answers(&m.on_time(41)).len(), 3);
+}
+
+#[test]
+fn a_grant_that_never_comes_does_not_hold_the_others_for_long() {
+    let mut m = machine();
+    m.open(&client(), poll(1), 0);
+    m.task(&offer("F.a", 1), 0);
+    m.task(&offer("F.b", 1), 0);
+    m.task(&grant("F.a", 1, "fe-1", 1), 5);
+    assert!(answers(&m.on_time(100)).is_empty());
+    assert_eq!(answers(&m.on_time(155)).len(), 1);
+    let late = m.task(&grant("F.b", 1, "fe-1", 1), 160);
+    assert!(matches!(&late[..], [Act::Unsent { flow, attempt: 1, poll: 1, .. }] if flow == "F.b"));
+}
+
+#[test]
+fn what_was_not_written_is_reported_and_errands_wait_for_the_next_poll() {
+    let mut m = machine();
+    m.open(&client(), poll(1), 0);
+    m.task(&offer("F.a", 1), 0);
+    m.task(&grant("F.a", 1, "fe-1", 1), 1);
+    m.task(&Cancel { header: header(), flow_id: "F.c".into() }.into(), 1);
+    let gone = m.close(&client(), 1, 2);
+    assert!(matches!(&gone[..], [Act::Unsent { .. }]));
+    m.open(&client(), poll(2), 3);
+    assert_eq!(answers(&m.on_time(20)), [Item::Cancel("F.c".into())]);
+
+    let item = Item::Task { flow: "F.d".into(), attempt: 2, request: RequestRef::default() };
+    assert!(matches!(&m.failed(&client(), 2, vec![item.clone()], true, 21)[..], [Act::Unsure { attempt: 2, .. }]));
+    assert!(matches!(&m.failed(&client(), 2, vec![item], false, 21)[..], [Act::Unsent { attempt: 2, .. }]));
+}
+
+#[test]
+fn a_newer_poll_wins_and_other_frontends_grants_are_not_ours() {
+    let mut m = machine();
+    m.task(&offer("F.a", 1), 0);
+    m.open(&client(), poll(1), 0);
+    let acts = m.open(&client(), poll(2), 5);
+    assert!(acts.contains(&Act::End { client: client(), poll: 1 }));
+    assert_eq!(claims(&acts), [("F.a", 1, 2)], "claimed again, for the poll that lives");
+    assert!(m.task(&grant("F.a", 1, "fe-2", 1), 6).is_empty());
+    m.close(&client(), 2, 7);
+    assert!(claims(&m.open(&client(), poll(3), 8)).is_empty(), "the offer is gone");
+}
+
+#[test]
+fn a_question_about_a_flow_that_starts_in_the_same_answer_is_dropped() {
+    let mut m = machine();
+    m.open(&client(), poll(1), 0);
+    m.task(&offer("F.a", 2), 0);
+    m.task(&ask("F.a"), 0);
+    m.task(&ask("F.b"), 0);
+    m.task(&grant("F.a", 2, "fe-1", 1), 1);
+    let items = answers(&m.on_time(10));
+    assert_eq!(items.len(), 2);
+    assert!(matches!(&items[1], Item::Ask(pairs) if pairs.len() == 1 && pairs[0].flow_id == "F.b"));
+}
+
+#[test]
+fn a_check_in_is_recorded_only_when_something_is_new() {
+    let mut m = machine();
+    let is_check_in = |acts: &[Act]| acts.contains(&Act::CheckIn(client()));
+    assert!(is_check_in(&m.open(&client(), poll(1), 0)));
+    m.close(&client(), 1, 9_000);
+    assert!(!is_check_in(&m.open(&client(), poll(2), 10_000)));
+    m.close(&client(), 2, 19_000);
+    assert!(is_check_in(&m.open(&client(), poll(3), 40_000)), "a gap");
+    assert!(is_check_in(&m.open(&client(), Poll { session: [2; 16], ..poll(4) }, 40_001)));
+    assert!(is_check_in(&m.open(&client(), Poll { session: [2; 16], table_version: 9, ..poll(5) }, 40_002)));
+    m.check_in_failed(&client());
+    assert!(is_check_in(&m.open(&client(), Poll { session: [2; 16], table_version: 9, ..poll(6) }, 40_003)));
+}
+
+#[test]
+fn withdrawn_and_old_offers_are_not_claimed_and_memory_is_given_back() {
+    let mut m = machine();
+    m.task(&offer("F.a", 1), 0);
+    m.task(&Withdraw { header: header(), flow_id: "F.a".into() }.into(), 1);
+    m.task(&offer("F.b", 1), 0);
+    assert!(claims(&m.open(&client(), poll(1), 31 * 60_000)).is_empty());
+    m.close(&client(), 1, 31 * 60_000);
+    m.sweep(40 * 60_000);
+    assert!(m.clients.is_empty());
+}

@@ -1,0 +1,230 @@
+//! A client: its contact with us, who it is, and its queue of flows.
+
+use super::flow::{Flow, Origin, Task};
+use super::{Fold, Turn, header};
+use crate::ids::{ClientKey, ContentId, FlowId};
+use nublar_schemas::records::{Ask, AskPair, Cancel, CheckIn, FactsSet, FlowCreated, Offer};
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+
+/// What a client said of itself in one query.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub(super) struct Facts {
+    pub(super) at_us: i64,
+    /// JSON object.
+    pub(super) text: String,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Client {
+    pub(super) generation: i64,
+    /// Server time of the first check-in; 0 when it never came.
+    #[serde(default)]
+    pub(super) first_seen_us: i64,
+    #[serde(default)]
+    pub(super) last_seen_us: i64,
+    #[serde(default)]
+    pub(super) address: String,
+    #[serde(default)]
+    pub(super) table_version: i64,
+    #[serde(default)]
+    session_key: Vec<u8>,
+    /// By the query they come from.
+    #[serde(default)]
+    pub(super) facts: BTreeMap<String, Facts>,
+    #[serde(default)]
+    pub(super) interrogation: Option<FlowId>,
+    #[serde(default)]
+    pub(super) flows: BTreeMap<FlowId, Flow>,
+}
+
+impl Client {
+    pub(super) fn new(generation: i64) -> Self {
+        Self {
+            generation,
+            first_seen_us: 0,
+            last_seen_us: 0,
+            address: String::new(),
+            table_version: 0,
+            session_key: Vec::new(),
+            facts: BTreeMap::new(),
+            interrogation: None,
+            flows: BTreeMap::new(),
+        }
+    }
+
+    pub(super) fn waits_for_interrogation(&self) -> bool {
+        self.first_seen_us > 0 && self.interrogation.is_none()
+    }
+}
+
+impl Fold {
+    pub(super) fn check_in(&mut self, turn: &mut Turn, key: &ClientKey, check_in: &CheckIn) {
+        let Some(client) = self.clients.get_mut(key) else { return };
+        client.generation = check_in.header.generation;
+        if client.first_seen_us == 0 {
+            client.first_seen_us = check_in.header.at_us;
+            turn.outputs.push(super::Output::Notify(
+                super::documents::enrolment(key, client.generation, check_in.header.at_us).into(),
+            ));
+        }
+        client.last_seen_us = client.last_seen_us.max(check_in.header.at_us);
+        client.address.clone_from(&check_in.address);
+        client.table_version = check_in.table_version;
+        let rekeyed = client.session_key != check_in.session_key;
+        client.session_key = check_in.session_key.to_vec();
+        turn.touch_client(key);
+
+        let mut ask = Vec::new();
+        for (id, flow) in &mut client.flows {
+            flow.asks = 0;
+            match flow.task {
+                Task::Offered => turn.task(offer(key, client.generation, id, flow, turn.at_us)),
+                Task::Granted if flow.cancelled.is_some() => {
+                    let header = header(key, client.generation, turn.at_us);
+                    turn.task(Cancel { header, flow_id: id.to_string() });
+                }
+                Task::Granted | Task::Queued | Task::Resolved => {}
+            }
+            if rekeyed && flow.may_be_asked_about() {
+                ask.push(id.clone());
+            }
+        }
+        self.ask(turn, key, ask);
+        if self.clients.get(key).is_some_and(Client::waits_for_interrogation) {
+            self.interrogate(turn, key);
+        }
+    }
+
+    /// Creates the flow that asks a new client who it is, once somebody has said how.
+    pub(super) fn interrogate(&mut self, turn: &mut Turn, key: &ClientKey) {
+        let Some(announced) = self.interrogation.get(&key.org).filter(|_| self.config.interrogate) else {
+            return;
+        };
+        let Some(client) = self.clients.get_mut(key) else { return };
+        let cause = ContentId::of(&[
+            b"interrogation",
+            key.org.as_str().as_bytes(),
+            &key.client.to_bytes(),
+            &client.first_seen_us.to_le_bytes(),
+        ]);
+        let mut tell = [0; 4];
+        tell.copy_from_slice(&cause.as_bytes()[..4]);
+        let id = self.config.keys.flow_id(key, client.generation, turn.at_us, tell);
+        client.interrogation = Some(id.clone());
+        let origin = Origin::Collected {
+            request: announced.request.clone(),
+            queries: announced.queries,
+            urgent: true,
+            execve: false,
+        };
+        let mut flow = Flow::new(origin, turn.version, turn.at_us, self.clock);
+        flow.creator = "nublar".to_owned();
+        flow.artifacts.clone_from(&announced.artifacts);
+        flow.spec.clone_from(&announced.spec);
+        flow.deadline_us = turn.at_us + self.config.interrogation_us;
+        client.flows.insert(id.clone(), flow);
+        turn.touch_flow(key, &id);
+        turn.touch_client(key);
+    }
+
+    pub(super) fn flow_created(&mut self, turn: &mut Turn, key: &ClientKey, created: &FlowCreated) {
+        let (Ok(id), Some(client)) = (created.flow_id.parse::<FlowId>(), self.clients.get_mut(key)) else {
+            self.ignored += 1;
+            return;
+        };
+        if client.flows.contains_key(&id) {
+            return;
+        }
+        let origin = Origin::Collected {
+            request: created.request.clone(),
+            queries: created.queries,
+            urgent: created.urgent,
+            execve: created.execve,
+        };
+        let mut flow = Flow::new(origin, turn.version, turn.at_us, self.clock);
+        flow.creator.clone_from(&created.creator);
+        flow.artifacts.clone_from(&created.artifacts);
+        flow.spec.clone_from(&created.spec);
+        flow.deadline_us = created.deadline_us;
+        client.flows.insert(id.clone(), flow);
+        turn.touch_flow(key, &id);
+    }
+
+    /// Offers queued flows as far as the client's limits allow, oldest first.
+    pub(super) fn pump(&mut self, turn: &mut Turn, key: &ClientKey) {
+        let Some(client) = self.clients.get_mut(key) else { return };
+        let live = |flow: &&Flow| matches!(flow.task, Task::Offered | Task::Granted);
+        let mut unresolved = client.flows.values().filter(live).count();
+        let mut in_flight = client.flows.values().filter(live).filter(|flow| !flow.urgent()).count();
+        let mut queued: Vec<_> = client
+            .flows
+            .iter()
+            .filter(|(_, flow)| flow.task == Task::Queued && flow.ended_us.is_none())
+            .map(|(id, flow)| (flow.since, id.clone()))
+            .collect();
+        queued.sort_unstable();
+        for (_, id) in queued {
+            let Some(flow) = client.flows.get_mut(&id) else { continue };
+            if unresolved >= self.config.unresolved || (!flow.urgent() && in_flight >= self.config.in_flight) {
+                continue;
+            }
+            unresolved += 1;
+            in_flight += usize::from(!flow.urgent());
+            flow.task = Task::Offered;
+            turn.task(offer(key, client.generation, &id, flow, turn.at_us));
+            turn.touch_flow(key, &id);
+        }
+    }
+
+    /// Asks the agent about these flows, all in one record.
+    pub(super) fn ask(&mut self, turn: &mut Turn, key: &ClientKey, ids: Vec<FlowId>) {
+        let Some(client) = self.clients.get_mut(key) else { return };
+        let mut pairs = Vec::new();
+        for id in ids {
+            let Some(flow) = client.flows.get_mut(&id) else { continue };
+            flow.asks += 1;
+            flow.asked = self.clock;
+            let once = once_id(&self.config.keys, key, client.generation, &id, flow.attempt);
+            pairs.push(AskPair { once: once.to_string(), flow_id: id.to_string() });
+        }
+        if !pairs.is_empty() {
+            turn.task(Ask { header: header(key, client.generation, turn.at_us), pairs });
+        }
+    }
+
+    pub(super) fn facts_set(&mut self, turn: &mut Turn, key: &ClientKey, facts: &FactsSet) {
+        let Some(client) = self.clients.get_mut(key) else { return };
+        let new = Facts { at_us: facts.header.at_us, text: facts.facts.clone() };
+        let known = client.facts.get(&facts.source);
+        if known.is_none_or(|known| *known < new) {
+            client.facts.insert(facts.source.clone(), new);
+            turn.touch_client(key);
+        }
+    }
+}
+
+pub(super) fn offer(key: &ClientKey, generation: i64, id: &FlowId, flow: &Flow, at_us: i64) -> Offer {
+    Offer {
+        header: header(key, generation, at_us),
+        flow_id: id.to_string(),
+        attempt: flow.attempt,
+        urgent: flow.urgent(),
+    }
+}
+
+/// The id that goes before a question about this attempt of the flow. No agent knows it, so its
+/// own UNKNOWN_FLOW proves that what follows is the answer to this question.
+pub(super) fn once_id(
+    keys: &crate::mac::MacKeys,
+    key: &ClientKey,
+    generation: i64,
+    id: &FlowId,
+    attempt: i32,
+) -> FlowId {
+    let hash = ContentId::of(&[b"once", id.as_str().as_bytes(), &attempt.to_le_bytes()]);
+    let mut tell = [0; 4];
+    tell.copy_from_slice(&hash.as_bytes()[..4]);
+    let seconds = crate::mac::seconds_of(id).unwrap_or(0);
+    keys.flow_id(key, generation, i64::from(seconds) * 1_000_000, tell)
+}

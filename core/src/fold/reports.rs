@@ -1,0 +1,211 @@
+//! What frontends and workers report: claims, statistics, answers to questions, what is stored.
+
+use super::client::once_id;
+use super::flow::{Flow, GivenUp, Origin, Task};
+use super::{Fold, Turn, header};
+use crate::ids::{ClientKey, FlowId, Session};
+use crate::stats::is_unknown;
+use nublar_schemas::agent::FlowStats;
+use nublar_schemas::records::{Claim, FlowStatsSeen, Grant, Stored, Unsent, Unsure, Withdraw};
+use prost::Message;
+
+impl Fold {
+    /// The first claim of an offered attempt is granted; nothing else is.
+    pub(super) fn claim(&mut self, turn: &mut Turn, key: &ClientKey, claim: &Claim) {
+        let clock = self.clock;
+        let Some((generation, id, flow)) = self.flow_mut(key, &claim.flow_id) else { return };
+        let Origin::Collected { request, .. } = &flow.origin else { return };
+        if flow.task != Task::Offered || flow.attempt != claim.attempt {
+            return;
+        }
+        let grant = Grant {
+            header: header(key, generation, turn.at_us),
+            flow_id: claim.flow_id.clone(),
+            attempt: flow.attempt,
+            frontend: claim.header.frontend.clone(),
+            poll: claim.poll,
+            request: request.clone(),
+        };
+        flow.task = Task::Granted;
+        flow.granted_to = Some((claim.header.frontend.clone(), claim.poll));
+        flow.deliveries += 1;
+        flow.news = clock;
+        flow.asked = clock;
+        flow.asks = 0;
+        flow.started_us.get_or_insert(turn.at_us);
+        turn.task(grant);
+        turn.touch_flow(key, &id);
+    }
+
+    /// Nothing left the frontend: offered again, and it counts for nothing.
+    pub(super) fn unsent(&mut self, turn: &mut Turn, key: &ClientKey, unsent: &Unsent) {
+        let to = (unsent.header.frontend.as_str(), unsent.poll);
+        let Some((_, id, flow)) = self.granted(key, &unsent.flow_id, unsent.attempt, to) else { return };
+        flow.deliveries -= 1;
+        requeue(flow);
+        turn.touch_flow(key, &id);
+    }
+
+    /// Bytes may have left: only the agent can tell.
+    pub(super) fn unsure(&mut self, turn: &mut Turn, key: &ClientKey, unsure: &Unsure) {
+        let to = (unsure.header.frontend.as_str(), unsure.poll);
+        let Some((_, id, _)) = self.granted(key, &unsure.flow_id, unsure.attempt, to) else { return };
+        self.ask(turn, key, vec![id]);
+    }
+
+    pub(super) fn stats_seen(&mut self, turn: &mut Turn, key: &ClientKey, seen: &FlowStatsSeen) {
+        // The flow whose one-off id the agent has just called unknown: what it says next counts.
+        let mut asked: Option<FlowId> = None;
+        for item in &seen.stats {
+            let about = asked.take();
+            let Ok(stats) = FlowStats::decode(item.bytes.clone()) else {
+                self.ignored += 1;
+                continue;
+            };
+            let Ok(Session::Flow { id, part }) = item.session.parse::<Session>() else {
+                self.ignored += 1;
+                continue;
+            };
+            if is_unknown(&stats) {
+                if about.as_ref() == Some(&id) {
+                    self.unknown(turn, key, &id);
+                } else {
+                    asked = self.question(key, &id);
+                }
+                continue;
+            }
+            self.adopt(turn, key, &id);
+            let clock = self.clock;
+            let Some((generation, id, flow)) = self.flow_mut(key, id.as_str()) else { continue };
+            flow.sign_of_life(clock);
+            flow.reported.join(&part, &stats);
+            flow.marker |= part.is_empty() && stats.flow_complete && !item.urgent;
+            if flow.reported.complete() {
+                if flow.task == Task::Offered {
+                    turn.task(Withdraw { header: header(key, generation, turn.at_us), flow_id: id.to_string() });
+                }
+                flow.task = Task::Resolved;
+            } else {
+                live_after_all(turn, key, generation, &id, flow);
+            }
+            watch_for_missing(flow, clock);
+            turn.touch_flow(key, &id);
+        }
+    }
+
+    pub(super) fn stored(&mut self, turn: &mut Turn, key: &ClientKey, stored: &Stored) {
+        let Ok(id) = stored.flow_id.parse::<FlowId>() else {
+            self.ignored += 1;
+            return;
+        };
+        self.adopt(turn, key, &id);
+        let clock = self.clock;
+        let Some((generation, id, flow)) = self.flow_mut(key, id.as_str()) else { return };
+        let totals = match stored.group.as_str() {
+            "results" => &mut flow.results,
+            "uploads" => &mut flow.uploads,
+            _ => return,
+        };
+        totals.join(stored);
+        if stored.rows + stored.logs + stored.files + stored.bytes > 0 && !flow.alive {
+            flow.sign_of_life(clock);
+            live_after_all(turn, key, generation, &id, flow);
+        }
+        watch_for_missing(flow, clock);
+        turn.touch_flow(key, &id);
+    }
+
+    /// Which flow a one-off id asks about.
+    fn question(&self, key: &ClientKey, once: &FlowId) -> Option<FlowId> {
+        let client = self.clients.get(key)?;
+        client
+            .flows
+            .iter()
+            .filter(|(_, flow)| flow.may_be_asked_about())
+            .find(|(id, flow)| once_id(&self.config.keys, key, client.generation, id, flow.attempt) == *once)
+            .map(|(id, _)| id.clone())
+    }
+
+    /// The agent was asked about this attempt, and does not know the flow.
+    fn unknown(&mut self, turn: &mut Turn, key: &ClientKey, id: &FlowId) {
+        let deliveries = self.config.deliveries;
+        let Some((_, id, flow)) = self.flow_mut(key, id.as_str()) else { return };
+        turn.touch_flow(key, &id);
+        if flow.cancelled.is_some() || flow.given_up.is_some() {
+            flow.task = Task::Resolved;
+        } else if flow.alive {
+            flow.forgotten = true;
+            flow.task = Task::Resolved;
+        } else if flow.runs_commands() {
+            flow.given_up = Some(GivenUp::MayHaveRun);
+            flow.task = Task::Resolved;
+        } else if flow.deliveries >= deliveries {
+            flow.given_up = Some(GivenUp::NeverAlive);
+            flow.task = Task::Resolved;
+        } else {
+            requeue(flow);
+        }
+    }
+
+    /// Makes a document for a flow that came from another server with its agent.
+    fn adopt(&mut self, turn: &mut Turn, key: &ClientKey, id: &FlowId) {
+        let clock = self.clock;
+        let Some(client) = self.clients.get_mut(key) else { return };
+        if client.flows.contains_key(id) {
+            return;
+        }
+        // One of ours that is not here was forgotten long ago: a late repeat makes no new flow.
+        if self.config.keys.made_for(id, key, client.generation) {
+            self.ignored += 1;
+            return;
+        }
+        client.flows.insert(id.clone(), Flow::new(Origin::Adopted, turn.version, turn.at_us, clock));
+    }
+
+    pub(super) fn flow_mut(&mut self, key: &ClientKey, id: &str) -> Option<(i64, FlowId, &mut Flow)> {
+        let id: FlowId = id.parse().ok()?;
+        let client = self.clients.get_mut(key)?;
+        let generation = client.generation;
+        client.flows.get_mut(&id).map(|flow| (generation, id, flow))
+    }
+
+    /// The flow, if this grant is its last and nothing came of it yet.
+    fn granted(&mut self, key: &ClientKey, id: &str, attempt: i32, to: (&str, i64)) -> Option<(i64, FlowId, &mut Flow)> {
+        self.flow_mut(key, id).filter(|(_, _, flow)| {
+            flow.task == Task::Granted
+                && !flow.alive
+                && flow.attempt == attempt
+                && flow.granted_to.as_ref().is_some_and(|(frontend, poll)| (frontend.as_str(), *poll) == to)
+        })
+    }
+}
+
+/// A new attempt: the old one's claims and answers no longer count.
+fn requeue(flow: &mut Flow) {
+    if flow.cancelled.is_some() {
+        flow.task = Task::Resolved;
+        return;
+    }
+    flow.attempt += 1;
+    flow.granted_to = None;
+    flow.task = Task::Queued;
+}
+
+/// A flow that waits to be sent again shows life: it must not be sent.
+fn live_after_all(turn: &mut Turn, key: &ClientKey, generation: i64, id: &FlowId, flow: &mut Flow) {
+    if matches!(flow.task, Task::Queued | Task::Offered) {
+        if flow.task == Task::Offered {
+            turn.task(Withdraw { header: header(key, generation, turn.at_us), flow_id: id.to_string() });
+        }
+        flow.task = Task::Granted;
+    }
+}
+
+fn watch_for_missing(flow: &mut Flow, clock: u64) {
+    if flow.lacks() {
+        flow.short_since.get_or_insert(clock);
+    } else {
+        flow.short_since = None;
+        flow.short = false;
+    }
+}
