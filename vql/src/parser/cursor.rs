@@ -342,11 +342,19 @@ impl<'s> Cursor<'s> {
     }
 
     /// Comments inside the node just read that no node has taken, and those that end its line.
+    /// What ends the line of a whole statement is left for the statement.
     pub(super) fn comments_after(&mut self) -> Vec<Comment> {
         let index = self.index;
+        let inside = index < self.end;
         self.take_comments(|comment| {
-            comment.next < index || (comment.next == index && comment.ends_line)
+            comment.next < index || (inside && comment.next == index && comment.ends_line)
         })
+    }
+
+    /// The same for a statement.
+    pub(super) fn comments_after_statement(&mut self) -> Vec<Comment> {
+        let index = self.index;
+        self.take_comments(|comment| comment.next <= index && comment.ends_line)
     }
 
     pub(super) fn all_comments(&mut self) -> Vec<Comment> {

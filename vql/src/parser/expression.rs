@@ -151,7 +151,7 @@ impl Cursor<'_> {
         )
     }
 
-    /// `[index]` or `[start:end]`: the bracket is the next token.
+    /// `[index]` or `[start:end]`: the bracket is the next token. Agents take `::` for `:`.
     fn index(&mut self) -> Access {
         let start = self.here();
         if !self.enter() {
@@ -163,6 +163,7 @@ impl Cursor<'_> {
         }
         let first = self.index_value();
         let slice = self.eat(Symbol::Colon);
+        while self.eat(Symbol::Colon) {}
         let last = if slice { self.index_value() } else { None };
         if let Some(open) = open {
             self.close(open, Symbol::CloseBracket);

@@ -11,8 +11,9 @@ use crate::token::{Keyword, Symbol};
 use crate::tree::{Body, Comments, Lambda, Let, LetValue, Parameter, Source, Statement};
 use cursor::Cursor;
 
-/// How deep brackets and NOTs may stand inside one another.
-pub const MAX_DEPTH: usize = 128;
+/// How deep brackets and NOTs may stand inside one another: several times what people write, and
+/// within half a mebibyte of stack.
+pub const MAX_DEPTH: usize = 64;
 
 /// A tree and what is wrong with its source.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -144,6 +145,10 @@ impl Cursor<'_> {
             at: self.since(start).into(),
         };
         statement.comments.after = self.comments_after();
+        statement
+            .comments
+            .after
+            .extend(self.comments_after_statement());
         statement
     }
 
