@@ -69,7 +69,7 @@ pub enum Body {
     /// `LET name = ...`
     Let(Let),
     /// `[EXPLAIN] SELECT ...`
-    Select(Select),
+    Select(Box<Select>),
     /// Text that is no statement.
     Broken(String),
 }

@@ -273,7 +273,12 @@ fn source() -> impl Strategy<Value = Source> {
                 value,
             })
         });
-    let body = prop_oneof![definition, grown.select.prop_map(Body::Select)];
+    let body = prop_oneof![
+        definition,
+        grown
+            .select
+            .prop_map(|select| Body::Select(Box::new(select)))
+    ];
     let statement = body.prop_map(|body| Statement {
         body,
         comments: Comments::default(),
@@ -424,6 +429,10 @@ proptest! {
         text.truncate(end);
         exercise(&text)?;
     }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(3000))]
 
     #[test]
     fn any_text_is_read(text in any::<String>()) {

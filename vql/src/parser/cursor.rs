@@ -45,11 +45,9 @@ impl<'s> Cursor<'s> {
         let mut tokens: Vec<Token> = Vec::with_capacity(all.len());
         let mut comments: Vec<Between> = Vec::new();
         let mut line = 0;
-        let mut open = Vec::new();
         for token in all {
             if token.kind == TokenKind::Comment {
                 let ends_line = token.at.line == line;
-                open.push(comments.len());
                 comments.push(Between {
                     span: token.span,
                     next: tokens.len(),
@@ -57,11 +55,19 @@ impl<'s> Cursor<'s> {
                 });
                 continue;
             }
-            for index in open.drain(..) {
-                if let Some(comment) = comments.get_mut(index) {
-                    let gap = Span::new(comment.span.end, token.span.start);
-                    comment.ends_line &= gap.text(source).contains('\n');
-                }
+            let mut newline = false;
+            let mut next = token.span.start;
+            for comment in comments
+                .iter_mut()
+                .rev()
+                .take_while(|c| c.next == tokens.len())
+            {
+                newline |= Span::new(comment.span.end, next)
+                    .text(source)
+                    .contains('\n');
+                comment.ends_line &= newline;
+                newline |= comment.span.text(source).contains('\n');
+                next = comment.span.start;
             }
             line = token.at.after(token.text(source)).line;
             tokens.push(token);

@@ -128,7 +128,7 @@ impl Cursor<'_> {
             .map_or(StatementKind::Unknown, |token| kind(&token))
         {
             StatementKind::Let => Body::Let(self.definition()),
-            StatementKind::Select | StatementKind::Explain => Body::Select(self.select()),
+            StatementKind::Select | StatementKind::Explain => Body::Select(Box::new(self.select())),
             StatementKind::Unknown => {
                 let found = self.peek().map(|token| quote(token.text(self.source)));
                 self.error(Problem::OutsideStatement(found.unwrap_or_default()));
