@@ -16,6 +16,8 @@ pub mod limits;
 pub mod matching;
 pub mod memory;
 pub mod sqlite;
+#[cfg(any(test, feature = "suite"))]
+pub mod suite;
 
 use async_trait::async_trait;
 use bytes::Bytes;

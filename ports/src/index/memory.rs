@@ -152,3 +152,22 @@ impl Index for MemoryIndex {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::index::suite::Stage;
+
+    #[async_trait]
+    impl Stage for MemoryIndex {
+        async fn open(&self) -> Arc<dyn Index> {
+            Arc::new(self.clone())
+        }
+    }
+
+    async fn stage() -> MemoryIndex {
+        MemoryIndex::new()
+    }
+
+    crate::index_suite!(stage);
+}

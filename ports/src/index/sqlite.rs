@@ -12,6 +12,8 @@ mod failure;
 mod read;
 mod readers;
 mod schema;
+#[cfg(test)]
+mod tests;
 mod write;
 mod writer;
 
