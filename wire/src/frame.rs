@@ -73,6 +73,10 @@ impl Frame {
     ///
     /// Errors: no JSON object of this form, or data that is no base64.
     pub fn decode(content: &[u8]) -> Result<Self, WireError> {
+        // An array would be taken for the fields in their order.
+        if content.trim_ascii_start().first() != Some(&b'{') {
+            return Err(bad_frame("no json object"));
+        }
         let json: Json<'_> = serde_json::from_slice(content).map_err(bad_frame)?;
         let data = STANDARD.decode(json.data.as_bytes()).map_err(bad_frame)?;
         Ok(Self {
