@@ -19,10 +19,15 @@
 //!   each key, and may keep older ones. Retention by age never passes the mark of a group that
 //!   was ever declared on the topic, where the implementation can know it (the embedded log).
 
+pub mod kafka;
 mod local;
 pub mod memory;
+pub mod segments;
+#[cfg(any(test, feature = "suite"))]
+pub mod suite;
 
 pub use memory::MemoryLog;
+pub use segments::{SegmentsConfig, SegmentsLog};
 
 use async_trait::async_trait;
 use bytes::Bytes;

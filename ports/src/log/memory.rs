@@ -341,6 +341,48 @@ mod tests {
     use super::*;
     use std::time::Duration;
 
+    use crate::log::suite::{Factory, Subject};
+
+    struct Memory;
+
+    struct Fresh(MemoryLog);
+
+    #[async_trait]
+    impl Factory for Memory {
+        async fn fresh(&self) -> Box<dyn Subject> {
+            Box::new(Fresh(MemoryLog::new()))
+        }
+    }
+
+    #[async_trait]
+    impl Subject for Fresh {
+        fn log(&self) -> Arc<dyn Log> {
+            Arc::new(self.0.clone())
+        }
+
+        fn max_record_bytes(&self) -> usize {
+            MAX_RECORD_BYTES
+        }
+
+        async fn compact(&self, topic: &str) -> bool {
+            self.0.compact(topic).unwrap();
+            true
+        }
+
+        async fn expire(&self, topic: &str) -> bool {
+            self.0.expire(topic).unwrap();
+            true
+        }
+
+        /// Nothing of a handle outlives it: a new one is as good as a restart.
+        async fn restart(&mut self) -> bool {
+            self.0 = self.0.clone();
+            true
+        }
+    }
+
+    crate::log_suite!(Memory);
+
     #[tokio::test]
     async fn a_record_reaches_tails_and_groups_of_every_handle() {
         let log = MemoryLog::new();

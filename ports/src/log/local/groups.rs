@@ -80,10 +80,6 @@ impl Groups {
         lock(&self.by_name).remove(name);
     }
 
-    pub(crate) fn contains(&self, name: &str) -> bool {
-        lock(&self.by_name).contains_key(name)
-    }
-
     pub(crate) fn find(&self, name: &str, topic: &str) -> Result<Arc<GroupCell>, LogError> {
         lock(&self.by_name).get(name).cloned().ok_or_else(|| {
             LogError::Refused(format!(
