@@ -253,6 +253,19 @@ impl ContentId {
     }
 }
 
+impl FromStr for ContentId {
+    type Err = IdError;
+
+    fn from_str(text: &str) -> Result<Self, IdError> {
+        if text.len() == 32 && text.is_ascii()
+            && let Ok(number) = u128::from_str_radix(text, 16)
+        {
+            return Ok(Self(number.to_be_bytes()));
+        }
+        Err(refuse("content id", text, "32 hex digits"))
+    }
+}
+
 impl fmt::Display for ContentId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
@@ -294,6 +307,8 @@ mod tests {
     fn parts_are_told_apart() {
         assert_ne!(ContentId::of(&[b"ab", b"c"]), ContentId::of(&[b"a", b"bc"]));
         assert_ne!(ContentId::of(&[b"", b"a"]), ContentId::of(&[b"a", b""]));
-        assert_eq!(ContentId::of(&[b"x"]).to_string().len(), 32);
+        let id = ContentId::of(&[b"x"]);
+        assert_eq!(id.to_string().parse(), Ok(id));
+        assert!("+123".parse::<ContentId>().is_err());
     }
 }

@@ -1,1 +1,92 @@
-//! Placeholder.
+//! The ingest-workers: consumer groups that turn records into documents and objects.
+//!
+//! Order in a worker, and the reason why it can be killed at any instruction: objects → documents,
+//! each checked → what follows (totals, facts, refused messages) → mark. Documents have ids made
+//! of their content, totals are totals; whatever is done twice is the same the second time.
+//!
+//! | file | what |
+//! |---|---|
+//! | `agents` | groups `results`, `uploads` and `events`: what agents sent |
+//! | `stored` | writing parts, counting what is there |
+//! | `state` | group `state`: the foreman's documents |
+//! | `persist` | trying again for ever, unless it makes no sense |
+
+mod agents;
+mod persist;
+mod state;
+mod stored;
+
+use nublar_ports::{Index, Log, Objects};
+use serde::Deserialize;
+use std::sync::Arc;
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+
+/// What the workers go by.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Config {
+    /// Name of this process, in the headers of what it writes.
+    pub name: String,
+    /// Groups to work for: `results`, `uploads`, `events`, `state`.
+    pub groups: Vec<String>,
+    /// How often totals are reported and marks made, milliseconds.
+    pub report_ms: u64,
+    /// Flows per partition whose totals are kept in memory.
+    pub flows_in_memory: usize,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            name: "worker".to_owned(),
+            groups: GROUPS.map(str::to_owned).to_vec(),
+            report_ms: 2_000,
+            flows_in_memory: 20_000,
+        }
+    }
+}
+
+/// The groups there are; each reads the topic of its name.
+pub const GROUPS: [&str; 4] = ["results", "uploads", "events", "state"];
+
+/// A configuration that cannot be worked with.
+#[derive(Debug, thiserror::Error)]
+pub enum WorkerError {
+    /// No such group.
+    #[error("workers.groups: there is no group {0:?}, only results, uploads, events and state")]
+    UnknownGroup(String),
+}
+
+/// The three ports of a worker.
+#[derive(Clone)]
+pub struct Ports {
+    /// Where records come from and totals go.
+    pub log: Arc<dyn Log>,
+    /// Where documents go.
+    pub index: Arc<dyn Index>,
+    /// Where large data goes.
+    pub objects: Arc<dyn Objects>,
+}
+
+/// Works until `shutdown`, then reports and marks what is done and returns.
+pub async fn run(config: Config, ports: Ports, shutdown: CancellationToken) -> Result<(), WorkerError> {
+    let mut groups = JoinSet::new();
+    for group in &config.groups {
+        let (config, ports, shutdown) = (config.clone(), ports.clone(), shutdown.clone());
+        match group.as_str() {
+            "results" => groups.spawn(agents::run(agents::Stream::Results, config, ports, shutdown)),
+            "uploads" => groups.spawn(agents::run(agents::Stream::Uploads, config, ports, shutdown)),
+            "events" => groups.spawn(agents::run(agents::Stream::Events, config, ports, shutdown)),
+            "state" => groups.spawn(state::run(ports, shutdown)),
+            other => return Err(WorkerError::UnknownGroup(other.to_owned())),
+        };
+    }
+    while groups.join_next().await.is_some() {}
+    Ok(())
+}
+
+fn now_us() -> i64 {
+    let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
+    i64::try_from(since.as_micros()).unwrap_or(i64::MAX)
+}

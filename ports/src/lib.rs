@@ -5,8 +5,10 @@
 
 pub mod index;
 pub mod log;
+pub mod membership;
 pub mod objects;
 
 pub use index::Index;
 pub use log::Log;
+pub use membership::Membership;
 pub use objects::Objects;
