@@ -19,6 +19,7 @@
 //!   each key, and may keep older ones. Retention by age never passes the mark of a group that
 //!   was ever declared on the topic, where the implementation can know it (the embedded log).
 
+pub mod faulty;
 pub mod kafka;
 mod local;
 pub mod memory;
@@ -26,6 +27,7 @@ pub mod segments;
 #[cfg(any(test, feature = "suite"))]
 pub mod suite;
 
+pub use faulty::{AppendFault, FaultyLog, Faults};
 pub use memory::MemoryLog;
 pub use segments::{SegmentsConfig, SegmentsLog};
 
