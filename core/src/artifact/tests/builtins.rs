@@ -74,3 +74,20 @@ fn each_compiles_to_vql_without_comments() {
         }
     }
 }
+
+#[test]
+fn shells_need_the_right_to_run_programs() {
+    let repository = Repository::builtin();
+    for (name, shell) in [
+        ("Generic.Client.Info", false),
+        ("Linux.Sys.BashShell", true),
+        ("Windows.System.CmdShell", true),
+        ("Windows.System.PowerShell", true),
+    ] {
+        assert_eq!(
+            repository.get(name).unwrap().needs_execve(),
+            shell,
+            "{name}"
+        );
+    }
+}
