@@ -15,6 +15,7 @@ pub mod faulty;
 pub mod limits;
 pub mod matching;
 pub mod memory;
+pub mod opensearch;
 pub mod sqlite;
 #[cfg(any(test, feature = "suite"))]
 pub mod suite;

@@ -9,7 +9,14 @@
 pub mod directory;
 pub mod faulty;
 pub mod keys;
+#[cfg(test)]
+pub(crate) mod killed;
 pub mod memory;
+pub mod s3;
+#[cfg(test)]
+pub(crate) mod small_disk;
+#[cfg(any(test, feature = "suite"))]
+pub mod suite;
 
 use async_trait::async_trait;
 use bytes::Bytes;

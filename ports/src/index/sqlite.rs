@@ -7,6 +7,9 @@
 //!
 //! Every write is visible to every read that begins after it was answered. The file is used by
 //! one process at a time; who opens it sees to that.
+//!
+//! On a full disk writes fail as full and reads go on. Writes succeed again, without a restart,
+//! when there is room for the write-ahead log's pages in the file: about 32 MiB.
 
 mod failure;
 mod read;

@@ -34,7 +34,7 @@ pub trait Stage: Send + Sync {
 /// a [`Stage`]; attributes that follow are put on every test.
 #[macro_export]
 macro_rules! index_suite {
-    ($stage:path $(, #[$attribute:meta])*) => {
+    ($stage:expr $(, #[$attribute:meta])*) => {
         $crate::index_suite!(@tests $stage, [$(#[$attribute])*];
             prepare_is_safe_to_repeat,
             create_keeps_the_first,
@@ -60,10 +60,10 @@ macro_rules! index_suite {
             large_bodies,
         );
     };
-    (@tests $stage:path, $attributes:tt; $($name:ident,)*) => {
+    (@tests $stage:expr, $attributes:tt; $($name:ident,)*) => {
         $($crate::index_suite!(@test $stage, $attributes, $name);)*
     };
-    (@test $stage:path, [$(#[$attribute:meta])*], $name:ident) => {
+    (@test $stage:expr, [$(#[$attribute:meta])*], $name:ident) => {
         #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
         $(#[$attribute])*
         async fn $name() {

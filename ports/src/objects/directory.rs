@@ -12,6 +12,8 @@
 
 mod folders;
 mod listing;
+#[cfg(test)]
+mod tests;
 
 pub(crate) use folders::make_folders;
 

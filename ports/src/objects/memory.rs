@@ -78,3 +78,22 @@ impl Objects for MemoryObjects {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::objects::suite::Stage;
+
+    #[async_trait]
+    impl Stage for MemoryObjects {
+        async fn open(&self) -> Arc<dyn Objects> {
+            Arc::new(self.clone())
+        }
+    }
+
+    async fn stage() -> MemoryObjects {
+        MemoryObjects::new()
+    }
+
+    crate::objects_suite!(stage);
+}
