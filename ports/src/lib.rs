@@ -7,8 +7,10 @@ pub mod index;
 pub mod log;
 pub mod membership;
 pub mod objects;
+pub mod storage;
 
 pub use index::Index;
 pub use log::Log;
 pub use membership::Membership;
 pub use objects::Objects;
+pub use storage::{Storage, StorageConfig};

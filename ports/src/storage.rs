@@ -1,0 +1,259 @@
+//! From configuration to the three ports: which implementation stands behind each.
+//!
+//! ```toml
+//! [log]
+//! kind = "kafka"
+//! brokers = "kafka-1:9092,kafka-2:9092"
+//!
+//! [index]
+//! kind = "opensearch"
+//! url = "https://search:9200"
+//!
+//! [objects]
+//! kind = "s3"
+//! endpoint = "https://objects:9000"
+//! bucket = "nublar"
+//! ```
+//!
+//! What is left out is embedded: segment files, a database and a directory in the data folder.
+
+use crate::index::opensearch::{OpenSearchConfig, OpenSearchIndex};
+use crate::index::sqlite::SqliteIndex;
+use crate::log::kafka::{KafkaConfig, KafkaLog};
+use crate::log::{SegmentsConfig, SegmentsLog};
+use crate::objects::directory::DirectoryObjects;
+use crate::objects::s3::{S3Config, S3Objects};
+use crate::{Index, Log, Objects};
+use serde::Deserialize;
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+/// Which log, index and objects.
+#[derive(Debug, Clone, Default, PartialEq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct StorageConfig {
+    /// The log.
+    pub log: LogConfig,
+    /// The index.
+    pub index: IndexConfig,
+    /// The objects.
+    pub objects: ObjectsConfig,
+}
+
+/// Which log.
+#[derive(Debug, Clone, Default, PartialEq, Deserialize)]
+#[serde(tag = "kind", rename_all = "lowercase", deny_unknown_fields)]
+pub enum LogConfig {
+    /// Segment files in the data folder.
+    #[default]
+    Embedded,
+    /// Apache Kafka.
+    Kafka(KafkaSettings),
+}
+
+/// How to reach Kafka.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct KafkaSettings {
+    /// `host:port`, separated by commas.
+    pub brokers: String,
+    /// What names of topics and groups begin with.
+    #[serde(default = "prefix")]
+    pub prefix: String,
+    /// Properties of the client: `security.protocol`, `sasl.username` and their like.
+    #[serde(default)]
+    pub properties: BTreeMap<String, String>,
+    /// Replicas of a new topic's partitions.
+    #[serde(default = "replication")]
+    pub replication: u16,
+    /// Replicas that must have a record before it is acknowledged.
+    #[serde(default = "min_insync")]
+    pub min_insync: u16,
+}
+
+/// Which index.
+#[derive(Debug, Clone, Default, PartialEq, Deserialize)]
+#[serde(tag = "kind", rename_all = "lowercase", deny_unknown_fields)]
+pub enum IndexConfig {
+    /// A database in the data folder.
+    #[default]
+    Embedded,
+    /// OpenSearch.
+    OpenSearch(OpenSearchSettings),
+}
+
+/// How to reach OpenSearch.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct OpenSearchSettings {
+    /// `https://host:port`.
+    pub url: String,
+    /// User, if it asks for one.
+    pub user: Option<String>,
+    /// A file that holds the user's password.
+    pub password_file: Option<PathBuf>,
+    /// A file of certificates (PEM) to trust beside the operating system's.
+    pub ca_file: Option<PathBuf>,
+    /// What names of indices begin with.
+    #[serde(default = "index_prefix")]
+    pub prefix: String,
+    /// Primary shards of a new index.
+    #[serde(default = "one")]
+    pub shards: u16,
+    /// Replicas of a new index's shards.
+    #[serde(default = "one")]
+    pub replicas: u16,
+}
+
+/// Which objects.
+#[derive(Debug, Clone, Default, PartialEq, Deserialize)]
+#[serde(tag = "kind", rename_all = "lowercase", deny_unknown_fields)]
+pub enum ObjectsConfig {
+    /// A directory in the data folder.
+    #[default]
+    Embedded,
+    /// S3 or a store that speaks like it.
+    S3(S3Settings),
+}
+
+/// How to reach S3.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct S3Settings {
+    /// `https://host:port`; left out for Amazon's own.
+    pub endpoint: Option<String>,
+    /// Region.
+    #[serde(default = "region")]
+    pub region: String,
+    /// Bucket.
+    pub bucket: String,
+    /// A file of two lines: access key, secret key.
+    pub keys_file: PathBuf,
+    /// Whether the bucket is named in the path.
+    #[serde(default = "yes")]
+    pub path_style: bool,
+}
+
+fn prefix() -> String {
+    KafkaConfig::default().prefix
+}
+fn index_prefix() -> String {
+    OpenSearchConfig::default().prefix
+}
+fn region() -> String {
+    "us-east-1".to_owned()
+}
+fn replication() -> u16 {
+    3
+}
+fn min_insync() -> u16 {
+    2
+}
+fn one() -> u16 {
+    1
+}
+fn yes() -> bool {
+    true
+}
+
+/// The three ports, opened.
+#[derive(Clone)]
+pub struct Storage {
+    /// The log.
+    pub log: Arc<dyn Log>,
+    /// The index.
+    pub index: Arc<dyn Index>,
+    /// The objects.
+    pub objects: Arc<dyn Objects>,
+}
+
+/// Why storage cannot be opened.
+#[derive(Debug, thiserror::Error)]
+pub enum StorageError {
+    /// The log's answer.
+    #[error("log: {0}")]
+    Log(#[from] crate::log::LogError),
+    /// The index's answer.
+    #[error("index: {0}")]
+    Index(#[from] crate::index::IndexError),
+    /// A file that the configuration names.
+    #[error("{key} = {path:?}: {error}")]
+    File {
+        /// The key in the configuration.
+        key: &'static str,
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        error: String,
+    },
+}
+
+impl StorageConfig {
+    /// Whether several processes can share this storage.
+    pub fn is_shared(&self) -> bool {
+        self.log != LogConfig::Embedded && self.index != IndexConfig::Embedded && self.objects != ObjectsConfig::Embedded
+    }
+
+    /// Opens the three. What is embedded lives below `data`; what is reached over a network is
+    /// not talked to yet.
+    pub fn open(&self, data: &Path) -> Result<Storage, StorageError> {
+        let log: Arc<dyn Log> = match &self.log {
+            LogConfig::Embedded => Arc::new(SegmentsLog::open(SegmentsConfig::new(data.join("log")))?),
+            LogConfig::Kafka(settings) => Arc::new(KafkaLog::new(KafkaConfig {
+                brokers: settings.brokers.clone(),
+                prefix: settings.prefix.clone(),
+                properties: settings.properties.clone(),
+                replication: settings.replication,
+                min_insync: settings.min_insync,
+                ..KafkaConfig::default()
+            })?),
+        };
+        let index: Arc<dyn Index> = match &self.index {
+            IndexConfig::Embedded => Arc::new(SqliteIndex::open(data.join("index").join("index.sqlite"))?),
+            IndexConfig::OpenSearch(settings) => Arc::new(OpenSearchIndex::new(OpenSearchConfig {
+                url: settings.url.clone(),
+                user: settings.user.clone(),
+                password: optional("index.password_file", settings.password_file.as_ref())?,
+                ca: optional("index.ca_file", settings.ca_file.as_ref())?,
+                prefix: settings.prefix.clone(),
+                shards: settings.shards,
+                replicas: settings.replicas,
+                ..OpenSearchConfig::default()
+            })?),
+        };
+        let objects: Arc<dyn Objects> = match &self.objects {
+            ObjectsConfig::Embedded => Arc::new(DirectoryObjects::new(data.join("objects"))),
+            ObjectsConfig::S3(settings) => {
+                let keys = read("objects.keys_file", &settings.keys_file)?;
+                let Some((access_key, secret_key)) = keys.split_once('\n') else {
+                    return Err(StorageError::File {
+                        key: "objects.keys_file",
+                        path: settings.keys_file.clone(),
+                        error: "expected two lines: access key, secret key".to_owned(),
+                    });
+                };
+                Arc::new(S3Objects::new(S3Config {
+                    endpoint: settings.endpoint.clone(),
+                    region: settings.region.clone(),
+                    bucket: settings.bucket.clone(),
+                    access_key: access_key.trim().to_owned(),
+                    secret_key: secret_key.trim().to_owned(),
+                    path_style: settings.path_style,
+                }))
+            }
+        };
+        Ok(Storage { log, index, objects })
+    }
+}
+
+fn optional(key: &'static str, path: Option<&PathBuf>) -> Result<Option<String>, StorageError> {
+    path.map(|path| read(key, path)).transpose()
+}
+
+fn read(key: &'static str, path: &Path) -> Result<String, StorageError> {
+    match std::fs::read_to_string(path) {
+        Ok(text) => Ok(text.trim().to_owned()),
+        Err(error) => Err(StorageError::File { key, path: path.to_owned(), error: error.to_string() }),
+    }
+}
