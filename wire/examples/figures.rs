@@ -5,10 +5,11 @@ use std::hint::black_box;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
+use libdeflater::{CompressionLvl, Compressor};
 use nublar_schemas::agent::{MessageList, VeloMessage, VqlRequest, VqlResponse};
 use nublar_wire::{
     AgentKey, AgentSession, Compression, Envelope, OutboundSession, Plaintext, SERVER_NAME,
-    ServerKey, ServerKeys, message_list, messages,
+    ServerKey, ServerKeys, Session, WireError, message_list, messages,
 };
 use prost::Message as _;
 
@@ -20,27 +21,12 @@ fn main() -> Result<(), Box<dyn Error>> {
     let keys = ServerKeys::from(server.clone());
     let agent = AgentKey::generate()?;
     let session = AgentSession::new(&agent, server.public_key())?;
-
-    let list = thousand_rows()?;
-    let plain = Plaintext::new(
-        std::slice::from_ref(&list),
-        Compression::Zlib,
-        "nonce",
-        1_700_000_000_000_000,
-    );
-    let body = session.seal(&plain)?;
-    println!(
-        "a post of 1,000 rows in {MESSAGES} messages: list {} bytes, body {} bytes",
-        list.len(),
-        body.len()
-    );
-
-    let envelope = Envelope::parse(body.clone())?;
-    let unverified = envelope.unwrap_session(&keys)?;
-    let verified = unverified.verify(agent.public_key())?;
     let outbound = OutboundSession::new(&server, agent.public_key(), SERVER_NAME)?;
     let task = [Bytes::from(vec![b'q'; 4096])];
 
+    let envelope = Envelope::parse(small_body(&session, &task)?)?;
+    let unverified = envelope.unwrap_session(&keys)?;
+    let verified = unverified.verify(agent.public_key())?;
     measure("unwrap a session (rsa decryption)", || {
         envelope.unwrap_session(&keys)
     });
@@ -53,30 +39,62 @@ fn main() -> Result<(), Box<dyn Error>> {
     measure("seal an answer of 4 KiB", || {
         outbound.seal(&task, "nonce", 1)
     });
+
+    for compressed in [false, true] {
+        let list = thousand_rows(compressed)?;
+        let lists = std::slice::from_ref(&list);
+        let body = session.seal(&Plaintext::new(lists, Compression::Zlib, "nonce", 1))?;
+        println!(
+            "\n1,000 rows of 1 KB in {MESSAGES} messages, {}: list {} bytes, body {} bytes",
+            if compressed {
+                "compressed by the agent"
+            } else {
+                "as text"
+            },
+            list.len(),
+            body.len()
+        );
+        receive(&verified, list, body)?;
+    }
+    Ok(())
+}
+
+/// A small body of an agent.
+fn small_body(session: &AgentSession, messages: &[Bytes]) -> Result<Bytes, WireError> {
+    session.seal(&Plaintext::new(
+        &[message_list(messages)],
+        Compression::Zlib,
+        "nonce",
+        1,
+    ))
+}
+
+/// What one body costs a frontend that knows its session.
+fn receive(session: &Session, list: Bytes, body: Bytes) -> Result<(), WireError> {
+    let envelope = Envelope::parse(body.clone())?;
+    let packed = session.open(&envelope)?;
     measure("parse the envelope", || Envelope::parse(body.clone()));
-    measure("open it (hmac, aes)", || verified.open(&envelope));
-    let packed = verified.open(&envelope)?;
+    measure("open it (hmac, aes)", || session.open(&envelope));
     measure("inflate its list", || {
         packed.lists(LIMIT).collect::<Result<Vec<_>, _>>()
     });
     let walk = measure("walk its messages", || {
         messages(list.clone())
-            .map(|message| message.map(|m| m.urgent))
+            .map(|m| m.map(|m| m.urgent))
             .collect::<Result<Vec<_>, _>>()
     });
-    let decode = measure("decode its messages instead", || {
+    let decode = measure("(decode them all instead)", || {
         MessageList::decode(list.clone())
     });
     measure("all of it: parse, open, inflate, walk", || {
         let envelope = Envelope::parse(body.clone())?;
-        let packed = verified.open(&envelope)?;
-        let mut count = 0;
-        for list in packed.lists(LIMIT) {
+        let mut bytes = 0;
+        for list in session.open(&envelope)?.lists(LIMIT) {
             for message in messages(list?) {
-                count += message?.bytes.len();
+                bytes += message?.bytes.len();
             }
         }
-        Ok::<_, nublar_wire::WireError>(count)
+        Ok::<_, WireError>(bytes)
     });
     println!(
         "walking costs 1/{:.0} of decoding",
@@ -99,15 +117,14 @@ fn measure<T, E>(what: &str, mut work: impl FnMut() -> Result<T, E>) -> Duration
     best
 }
 
-/// Rows of about a kilobyte, as an agent sends them without compression of its own.
-fn thousand_rows() -> Result<Bytes, Box<dyn Error>> {
+/// Rows of a kilobyte, as an agent sends them with or without compression of its own.
+fn thousand_rows(compressed: bool) -> Result<Bytes, Box<dyn Error>> {
     let mut out = Vec::new();
     for part in 0..MESSAGES {
         let first = part * 1000 / MESSAGES;
         let last = (part + 1) * 1000 / MESSAGES;
         let rows: Vec<_> = (first..last).map(row).collect();
-        let response = VqlResponse {
-            jsonl_response: rows.concat(),
+        let mut response = VqlResponse {
             query: Some(VqlRequest {
                 name: "Custom.Rows/Numbers".into(),
                 ..Default::default()
@@ -119,6 +136,12 @@ fn thousand_rows() -> Result<Bytes, Box<dyn Error>> {
             part,
             ..Default::default()
         };
+        if compressed {
+            response.uncompressed_size = rows.concat().len() as u64;
+            response.compressed_json_response = deflate(rows.concat().as_bytes())?;
+        } else {
+            response.jsonl_response = rows.concat();
+        }
         let message = VeloMessage {
             session_id: "F.DC2M4H5TA9T34".into(),
             vql_response: Some(response),
@@ -127,6 +150,14 @@ fn thousand_rows() -> Result<Bytes, Box<dyn Error>> {
         out.push(message.encode_to_vec().into());
     }
     Ok(message_list(&out))
+}
+
+fn deflate(bytes: &[u8]) -> Result<Bytes, Box<dyn Error>> {
+    let mut compressor = Compressor::new(CompressionLvl::default());
+    let mut out = vec![0; compressor.zlib_compress_bound(bytes.len())];
+    let len = compressor.zlib_compress(bytes, &mut out)?;
+    out.truncate(len);
+    Ok(out.into())
 }
 
 fn row(n: u64) -> String {

@@ -1,5 +1,6 @@
 //! What is inside an envelope: lists of messages, each of them compressed for itself.
 
+use std::cell::RefCell;
 use std::fmt;
 use std::ops::Range;
 
@@ -109,7 +110,6 @@ impl Packed {
             fields: Fields::new(&self.plain),
             index: 0,
             limit,
-            inflater: None,
         }
     }
 }
@@ -132,7 +132,6 @@ pub struct Lists<'a> {
     fields: Fields<'a>,
     index: usize,
     limit: usize,
-    inflater: Option<Inflater>,
 }
 
 impl Iterator for Lists<'_> {
@@ -157,31 +156,44 @@ impl Iterator for Lists<'_> {
             }),
             Compression::None => Ok(list),
             Compression::Zlib => {
-                let inflater = self.inflater.get_or_insert_with(Inflater::new);
-                inflater.inflate(&list, self.limit, index)
+                INFLATER.with_borrow_mut(|inflater| inflater.inflate(&list, self.limit, index))
             }
         })
     }
 }
 
-/// Inflates one list after the other into one buffer, which grows as needed and never beyond the
-/// limit, and hands out copies of their exact size.
+thread_local! {
+    /// Its buffer soon has the size that bodies need: then each list is inflated once, into memory
+    /// that is there already.
+    static INFLATER: RefCell<Inflater> = RefCell::default();
+}
+
+/// No buffer beyond this is kept for the next body.
+const KEPT: usize = 16 << 20;
+
+/// Inflates into one buffer, which grows as needed and never beyond the limit, and hands out copies
+/// of their exact size.
+#[derive(Default)]
 struct Inflater {
     decompressor: Decompressor,
     buffer: Vec<u8>,
 }
 
 impl Inflater {
-    fn new() -> Self {
-        Self {
-            decompressor: Decompressor::new(),
-            buffer: Vec::new(),
+    fn inflate(&mut self, list: &[u8], limit: usize, index: usize) -> Result<Bytes, WireError> {
+        let inflated = self.inflate_within(list, limit);
+        if self.buffer.len() > KEPT {
+            self.buffer = Vec::new();
         }
+        inflated.map_err(|error| match error {
+            DecompressionError::InsufficientSpace => WireError::ListTooLarge { index, limit },
+            DecompressionError::BadData => WireError::BadZlib { index },
+        })
     }
 
-    fn inflate(&mut self, list: &[u8], limit: usize, index: usize) -> Result<Bytes, WireError> {
-        // Rows shrink to about a quarter; a wrong guess costs inflating the beginning again.
-        let guess = list.len().saturating_mul(6).clamp(16 * 1024, 1 << 20);
+    fn inflate_within(&mut self, list: &[u8], limit: usize) -> Result<Bytes, DecompressionError> {
+        // A buffer that is too small costs inflating the beginning again.
+        let guess = list.len().saturating_mul(8).max(64 << 10);
         let mut room = guess.max(self.buffer.len()).min(limit);
         loop {
             if self.buffer.len() < room {
@@ -195,10 +207,7 @@ impl Inflater {
                 Err(DecompressionError::InsufficientSpace) if room < limit => {
                     room = room.saturating_mul(4).min(limit);
                 }
-                Err(DecompressionError::InsufficientSpace) => {
-                    return Err(WireError::ListTooLarge { index, limit });
-                }
-                Err(DecompressionError::BadData) => return Err(WireError::BadZlib { index }),
+                Err(error) => return Err(error),
             }
         }
     }
@@ -324,21 +333,21 @@ mod tests {
             .zlib_compress(&vec![0; 64 << 20], &mut bomb)
             .unwrap();
         bomb.truncate(len);
-        let list = PackedMessageList {
-            message_list: vec![bomb.into()],
-            compression: packed_message_list::Compression::Zcompression.into(),
-            ..Default::default()
-        };
-        let bomb = Packed::parse(list.encode_to_vec().into()).unwrap();
-        let mut lists = bomb.lists(1 << 20);
+        let mut inflater = Inflater::default();
+        let inflated = inflater.inflate(&bomb, 1 << 20, 0);
         assert_eq!(
-            lists.next(),
-            Some(Err(WireError::ListTooLarge {
+            inflated,
+            Err(WireError::ListTooLarge {
                 index: 0,
                 limit: 1 << 20
-            }))
+            })
         );
-        assert_eq!(lists.inflater.unwrap().buffer.len(), 1 << 20);
+        assert_eq!(inflater.buffer.len(), 1 << 20);
+        assert_eq!(
+            inflater.inflate(&bomb, 64 << 20, 0).unwrap().len(),
+            64 << 20
+        );
+        assert_eq!(inflater.buffer.len(), 0, "so much is not kept");
     }
 
     #[test]
