@@ -1,0 +1,127 @@
+//! What every call has at hand.
+
+use crate::clock::now_us;
+use crate::config::Config;
+use crate::refusal::{Answer, Refusal};
+use crate::routes::collect::Wishes;
+use crate::routes::uploads::Hashes;
+use crate::tails::{Commands, Recent, Registry, Settings};
+use aws_lc_rs::rand;
+use nublar_core::ids::{ClientKey, OrgId};
+use nublar_core::mac::MacKeys;
+use nublar_core::partition;
+use nublar_ports::{Index, Log, Objects};
+use nublar_schemas::records::Header;
+use nublar_schemas::topics;
+use std::collections::HashMap;
+use std::future::Future;
+use std::sync::{Arc, Mutex, PoisonError};
+use tokio::time::timeout;
+use tokio_util::sync::CancellationToken;
+
+pub(crate) struct App {
+    pub(crate) config: Config,
+    pub(crate) log: Arc<dyn Log>,
+    pub(crate) index: Arc<dyn Index>,
+    pub(crate) objects: Arc<dyn Objects>,
+    pub(crate) keys: MacKeys,
+    /// This process among others.
+    pub(crate) name: String,
+    pub(crate) recent: Recent,
+    pub(crate) registry: Registry,
+    pub(crate) settings: Settings,
+    pub(crate) commands: Commands,
+    pub(crate) wishes: Wishes,
+    pub(crate) hashes: Hashes,
+    pub(crate) shutdown: CancellationToken,
+    partitions: Mutex<HashMap<&'static str, u32>>,
+}
+
+impl App {
+    pub(crate) fn new(
+        config: Config,
+        log: Arc<dyn Log>,
+        index: Arc<dyn Index>,
+        objects: Arc<dyn Objects>,
+        keys: MacKeys,
+    ) -> Self {
+        Self {
+            config,
+            log,
+            index,
+            objects,
+            keys,
+            name: format!("gui-api-{:08x}", u32::from_be_bytes(random())),
+            recent: Recent::default(),
+            registry: Registry::default(),
+            settings: Settings::default(),
+            commands: Commands::default(),
+            wishes: Wishes::default(),
+            hashes: Hashes::default(),
+            shutdown: CancellationToken::new(),
+            partitions: Mutex::default(),
+        }
+    }
+
+    /// One step of a call, within the deadline.
+    pub(crate) async fn step<T, E>(&self, step: impl Future<Output = Result<T, E>>) -> Answer<T>
+    where
+        Refusal: From<E>,
+    {
+        match timeout(self.config.deadline, step).await {
+            Ok(done) => done.map_err(Refusal::from),
+            Err(_) => Err(Refusal::too_slow()),
+        }
+    }
+
+    /// The number of partitions of a topic, which never changes.
+    pub(crate) async fn partitions(&self, topic: topics::Topic) -> Answer<u32> {
+        let known = || {
+            self.partitions
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner)
+        };
+        if let Some(partitions) = known().get(topic.name) {
+            return Ok(*partitions);
+        }
+        let partitions = self.step(self.log.partitions(topic.name)).await?;
+        known().insert(topic.name, partitions);
+        Ok(partitions)
+    }
+
+    /// A client's partition of `scheduling`.
+    pub(crate) async fn partition_of(&self, key: &ClientKey) -> Answer<u32> {
+        let partitions = self.partitions(topics::SCHEDULING).await?;
+        Ok(partition::of_client(key, partitions))
+    }
+
+    /// The head of a record about a client, or about none.
+    pub(crate) fn header(&self, client: Option<&ClientKey>, generation: i64) -> Header {
+        Header {
+            org: client.map(|key| key.org.to_string()).unwrap_or_default(),
+            client: client.map(|key| key.client.to_string()).unwrap_or_default(),
+            generation,
+            at_us: now_us(),
+            frontend: self.name.clone(),
+            trace: String::new(),
+        }
+    }
+
+    /// The client that a path names.
+    pub(crate) fn client(&self, id: &str) -> Answer<ClientKey> {
+        Ok(ClientKey {
+            org: OrgId::root(),
+            client: id.parse()?,
+        })
+    }
+}
+
+/// Bytes that nobody can foresee. All zero in the one case that the system has none to give:
+/// they name things, they keep no secret.
+pub(crate) fn random<const N: usize>() -> [u8; N] {
+    let mut bytes = [0; N];
+    if rand::fill(&mut bytes).is_err() {
+        tracing::warn!("the system gives no random bytes");
+    }
+    bytes
+}

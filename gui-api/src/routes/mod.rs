@@ -1,0 +1,58 @@
+//! What one can ask for, one file for each.
+
+pub(crate) mod answers;
+pub(crate) mod artifacts;
+pub(crate) mod clients;
+pub(crate) mod collect;
+pub(crate) mod commands;
+pub(crate) mod dump;
+pub(crate) mod flows;
+pub(crate) mod format;
+pub(crate) mod letters;
+pub(crate) mod logs;
+pub(crate) mod results;
+pub(crate) mod topics;
+pub(crate) mod uploads;
+pub(crate) mod watch;
+
+use crate::app::App;
+use axum::Router;
+use axum::routing::{get, post};
+use std::sync::Arc;
+
+/// Every route below `/api/v1` that needs the token.
+pub(crate) fn routes() -> Router<Arc<App>> {
+    Router::new()
+        .route("/clients", get(clients::list))
+        .route("/clients/{client}", get(clients::one))
+        .route(
+            "/clients/{client}/flows",
+            get(flows::list).post(collect::collect),
+        )
+        .route("/clients/{client}/flows/{flow}", get(flows::one))
+        .route("/clients/{client}/flows/{flow}/watch", get(watch::watch))
+        .route(
+            "/clients/{client}/flows/{flow}/cancel",
+            post(commands::cancel),
+        )
+        .route("/clients/{client}/flows/{flow}/results", get(results::list))
+        .route(
+            "/clients/{client}/flows/{flow}/results/{*name}",
+            get(results::rows),
+        )
+        .route("/clients/{client}/flows/{flow}/logs", get(logs::logs))
+        .route("/clients/{client}/flows/{flow}/uploads", get(uploads::list))
+        .route(
+            "/clients/{client}/flows/{flow}/uploads/{upload}",
+            get(uploads::download),
+        )
+        .route("/commands/{command}", get(commands::one))
+        .route("/artifacts", get(artifacts::list).put(artifacts::put))
+        .route(
+            "/artifacts/{name}",
+            get(artifacts::one).delete(artifacts::delete),
+        )
+        .route("/topics", get(topics::list))
+        .route("/dead-letters", get(letters::list))
+        .route("/dump", get(dump::dump))
+}

@@ -1,0 +1,464 @@
+//! Buffers of uploads as files: what they are called, how much of them is there, and their bytes.
+
+use super::lines::inflate;
+use super::{Arranged, Found, Piece, Within, arrange, bodies};
+use crate::app::App;
+use crate::refusal::{Answer, Refusal};
+use bytes::Bytes;
+use futures::stream::{self, BoxStream};
+use futures::{Stream, StreamExt, TryStreamExt};
+use nublar_ports::index::{Collection, Query};
+use nublar_schemas::agent::{FileBuffer, Range};
+use prost::Message;
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+/// How many uploads are looked at side by side, and how many buffers are read ahead.
+const AT_ONCE: usize = 4;
+const ZEROS: Bytes = Bytes::from_static(&[0; 64 * 1024]);
+
+/// One uploaded file.
+#[derive(Debug, Clone)]
+pub(crate) struct Upload {
+    /// Names the file among those of its flow.
+    pub(crate) instance: String,
+    /// As the agent gave it.
+    pub(crate) path: String,
+    pub(crate) accessor: String,
+    pub(crate) components: Vec<String>,
+    pub(crate) number: i64,
+    /// Bytes of the original.
+    pub(crate) size: u64,
+    /// Bytes that the whole has when stored.
+    pub(crate) expected: u64,
+    pub(crate) sparse: bool,
+    /// Everything is there.
+    pub(crate) complete: bool,
+    pub(crate) arranged: Arranged,
+    ranges: Vec<Range>,
+}
+
+/// A flow's buffers by upload, arranged; words about uploads are left out.
+pub(crate) fn by_upload(found: &[Found]) -> BTreeMap<String, Arranged> {
+    let mut uploads: BTreeMap<&str, Vec<&Found>> = BTreeMap::new();
+    for part in found.iter().filter(|part| !part.source.is_empty()) {
+        uploads.entry(&part.source).or_default().push(part);
+    }
+    uploads
+        .into_iter()
+        .map(|(upload, parts)| (upload.to_owned(), arrange(parts)))
+        .collect()
+}
+
+/// What is known of some of a flow's uploads.
+pub(crate) async fn describe(
+    app: &Arc<App>,
+    within: &Within,
+    uploads: Vec<(String, Arranged)>,
+) -> Answer<Vec<Upload>> {
+    let described: Vec<_> = uploads
+        .into_iter()
+        .map(|(instance, arranged)| one(app, within, instance, arranged))
+        .collect();
+    let mut described: Vec<Upload> = stream::iter(described)
+        .buffered(AT_ONCE)
+        .try_collect()
+        .await?;
+    described
+        .sort_by(|a, b| (a.number, &a.path, &a.instance).cmp(&(b.number, &b.path, &b.instance)));
+    Ok(described)
+}
+
+async fn one(
+    app: &Arc<App>,
+    within: &Within,
+    instance: String,
+    arranged: Arranged,
+) -> Answer<Upload> {
+    let at_end = |descending| {
+        let query = Query {
+            limit: 1,
+            descending,
+            ..within.query(Some(&instance))
+        };
+        async move {
+            let read = app.index.query(Collection::Buffers, "", &query);
+            let page = app.step(read).await?;
+            page.documents
+                .first()
+                .map(|document| buffer(&document.body))
+                .transpose()
+        }
+    };
+    let (first, last) = (at_end(false).await?, at_end(true).await?);
+    let gone = || Refusal::fault(format!("upload {instance} is gone"));
+    let (first, last) = (first.ok_or_else(gone)?, last.ok_or_else(gone)?);
+    let place = first.pathspec.clone().unwrap_or_default();
+    let eof = last.eof.then(|| last.offset.saturating_add(length(&last)));
+    let size = first.size.max(last.size);
+    let expected = eof.unwrap_or(if first.is_sparse {
+        first.stored_size.max(last.stored_size)
+    } else {
+        size
+    });
+    let complete = eof.is_some() && arranged.gaps.is_empty() && arranged.end >= expected;
+    Ok(Upload {
+        path: place.path,
+        accessor: place.accessor,
+        components: place.components,
+        number: first.upload_number,
+        size,
+        expected: expected.max(arranged.end),
+        sparse: first.is_sparse,
+        complete,
+        arranged,
+        ranges: last.index.map(|index| index.ranges).unwrap_or_default(),
+        instance,
+    })
+}
+
+impl Upload {
+    /// The last part of the path.
+    pub(crate) fn name(&self) -> &str {
+        let last = self
+            .components
+            .last()
+            .map(String::as_str)
+            .filter(|last| !last.is_empty());
+        let of_path = || self.path.rsplit(['/', '\\']).find(|part| !part.is_empty());
+        last.or_else(of_path).unwrap_or(&self.path)
+    }
+
+    /// How much is there, in percent with one decimal; 100 only when it is complete.
+    pub(crate) fn percent(&self) -> f64 {
+        if self.complete {
+            return 100.0;
+        }
+        let (stored, expected) = (u128::from(self.arranged.total), u128::from(self.expected));
+        let thousandths = (stored * 1000).checked_div(expected).unwrap_or(0).min(999);
+        // At most 999: exact.
+        thousandths as f64 / 10.0
+    }
+}
+
+fn buffer(body: &Bytes) -> Answer<FileBuffer> {
+    FileBuffer::decode(body.clone())
+        .map_err(|error| Refusal::fault(format!("a stored buffer cannot be read: {error}")))
+}
+
+fn length(buffer: &FileBuffer) -> u64 {
+    match (buffer.uncompressed_length, buffer.reference.is_empty()) {
+        (0, true) => buffer.data.len() as u64,
+        (0, false) => buffer.data_length,
+        (inflated, _) => inflated,
+    }
+}
+
+/// The bytes of a piece of a buffer.
+async fn read(app: &App, piece: &Piece, body: &Bytes) -> Answer<Bytes> {
+    let buffer = buffer(body)?;
+    let data = if buffer.reference.is_empty() {
+        buffer.data
+    } else {
+        app.step(app.objects.get(&buffer.reference, None)).await?
+    };
+    let data = if buffer.uncompressed_length > 0 {
+        let size = usize::try_from(buffer.uncompressed_length).unwrap_or(usize::MAX);
+        Bytes::from(inflate(&data, size)?)
+    } else {
+        data
+    };
+    let bounds = usize::try_from(piece.skip)
+        .ok()
+        .zip(usize::try_from(piece.skip.saturating_add(piece.take)).ok())
+        .filter(|(_, to)| *to <= data.len());
+    let (from, to) = bounds
+        .ok_or_else(|| Refusal::fault(format!("buffer {} holds less than it says", piece.id)))?;
+    Ok(data.slice(from..to))
+}
+
+/// Bytes of a file as it is stored, from one offset to another. What is missing in between are
+/// zeros, so that everything stands in its place.
+pub(crate) fn content(
+    app: Arc<App>,
+    within: &Within,
+    upload: &Upload,
+    from: u64,
+    to: u64,
+) -> impl Stream<Item = Answer<Bytes>> + Send + 'static {
+    let pieces: Vec<Piece> = upload
+        .arranged
+        .pieces
+        .iter()
+        .filter_map(|piece| clipped(piece, from, to))
+        .collect();
+    let source = Some(upload.instance.as_str());
+    let stored = bodies(
+        Arc::clone(&app),
+        Collection::Buffers,
+        within,
+        source,
+        pieces,
+    );
+    let read_ahead = stored.map(move |stored| {
+        let app = Arc::clone(&app);
+        async move {
+            let (piece, body) = stored?;
+            let bytes = read(&app, &piece, &body).await?;
+            Ok::<_, Refusal>((start(&piece), bytes))
+        }
+    });
+    let filled = Filled {
+        stored: read_ahead.buffered(AT_ONCE).boxed(),
+        waiting: None,
+        at: from,
+        to,
+    };
+    stream::try_unfold(filled, |mut filled| async move {
+        let next = filled.next().await?;
+        Ok(next.map(|next| (next, filled)))
+    })
+}
+
+fn start(piece: &Piece) -> u64 {
+    u64::try_from(piece.order)
+        .unwrap_or(0)
+        .saturating_add(piece.skip)
+}
+
+fn clipped(piece: &Piece, from: u64, to: u64) -> Option<Piece> {
+    let begins = start(piece);
+    let ends = begins.saturating_add(piece.take).min(to);
+    let skipped = from.saturating_sub(begins);
+    let take = ends
+        .checked_sub(begins + skipped)
+        .filter(|take| *take > 0)?;
+    Some(Piece {
+        skip: piece.skip + skipped,
+        take,
+        ..piece.clone()
+    })
+}
+
+struct Filled {
+    stored: BoxStream<'static, Answer<(u64, Bytes)>>,
+    waiting: Option<(u64, Bytes)>,
+    at: u64,
+    to: u64,
+}
+
+impl Filled {
+    async fn next(&mut self) -> Answer<Option<Bytes>> {
+        if self.at >= self.to {
+            return Ok(None);
+        }
+        if self.waiting.is_none() {
+            self.waiting = self.stored.try_next().await?;
+        }
+        let until = self.waiting.as_ref().map_or(self.to, |(start, _)| *start);
+        if until > self.at {
+            let zeros = zeros(until - self.at);
+            self.at += zeros.len() as u64;
+            return Ok(Some(zeros));
+        }
+        let bytes = self
+            .waiting
+            .take()
+            .map(|(_, bytes)| bytes)
+            .unwrap_or_default();
+        self.at += bytes.len() as u64;
+        Ok(Some(bytes))
+    }
+}
+
+/// At most so many zeros.
+fn zeros(most: u64) -> Bytes {
+    let most = usize::try_from(most).unwrap_or(usize::MAX);
+    ZEROS.slice(..most.min(ZEROS.len()))
+}
+
+/// A run of a file with its holes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Run {
+    /// So many zeros.
+    Hole(u64),
+    /// Stored bytes, from one offset to another.
+    Bytes(u64, u64),
+}
+
+impl Upload {
+    /// The runs of the original, in order, with its holes; the file itself when it is not sparse.
+    fn runs(&self) -> Vec<Run> {
+        let end = self.arranged.end;
+        if !self.sparse || self.ranges.is_empty() {
+            return vec![Run::Bytes(0, end)];
+        }
+        let number = |n: i64| u64::try_from(n).unwrap_or(0);
+        let mut ranges: Vec<_> = self.ranges.iter().collect();
+        ranges.sort_by_key(|range| (range.original_offset, range.file_offset));
+        let (mut runs, mut at) = (Vec::new(), 0);
+        for range in ranges {
+            let (begins, length) = (number(range.original_offset), number(range.length));
+            // What an earlier range covers is not given again.
+            let skipped = at.max(begins) - begins;
+            let Some(length) = length.checked_sub(skipped).filter(|length| *length > 0) else {
+                continue;
+            };
+            runs.push(Run::Hole(begins.saturating_sub(at)));
+            let from = number(range.file_offset).saturating_add(skipped).min(end);
+            let sent = number(range.file_length)
+                .saturating_sub(skipped)
+                .min(length);
+            let to = from.saturating_add(sent).min(end);
+            runs.push(Run::Bytes(from, to));
+            runs.push(Run::Hole(length - (to - from)));
+            at = begins.saturating_add(skipped).saturating_add(length);
+        }
+        runs.retain(|run| {
+            !matches!(run, Run::Hole(0)) && !matches!(run, Run::Bytes(a, b) if a == b)
+        });
+        runs
+    }
+
+    /// Bytes of the original with its holes.
+    pub(crate) fn padded_size(&self) -> u64 {
+        let sizes = self.runs().into_iter().map(|run| match run {
+            Run::Hole(size) => size,
+            Run::Bytes(from, to) => to - from,
+        });
+        sizes.fold(0, u64::saturating_add)
+    }
+
+    /// The original with its holes as zeros.
+    pub(crate) fn padded(
+        &self,
+        app: &Arc<App>,
+        within: &Within,
+    ) -> BoxStream<'static, Answer<Bytes>> {
+        let (app, within, upload) = (Arc::clone(app), within.clone(), self.clone());
+        let runs = stream::iter(self.runs());
+        let bytes = runs.flat_map(move |run| match run {
+            Run::Hole(size) => hole(size).boxed(),
+            Run::Bytes(from, to) => content(Arc::clone(&app), &within, &upload, from, to).boxed(),
+        });
+        bytes.boxed()
+    }
+}
+
+fn hole(size: u64) -> impl Stream<Item = Answer<Bytes>> + Send {
+    stream::unfold(size, |left| async move {
+        let zeros = zeros(left);
+        let left = left - zeros.len() as u64;
+        (!zeros.is_empty()).then_some((Ok(zeros), left))
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn upload(ranges: Vec<Range>, end: u64) -> Upload {
+        Upload {
+            instance: "0".into(),
+            path: "/a/b.bin".into(),
+            accessor: "file".into(),
+            components: vec![String::new()],
+            number: 0,
+            size: 0,
+            expected: end,
+            sparse: true,
+            complete: false,
+            arranged: Arranged {
+                end,
+                total: end,
+                ..Arranged::default()
+            },
+            ranges,
+        }
+    }
+
+    fn range(file_offset: i64, original_offset: i64, file_length: i64, length: i64) -> Range {
+        Range {
+            file_offset,
+            original_offset,
+            file_length,
+            length,
+        }
+    }
+
+    #[test]
+    fn a_sparse_file_is_put_together_with_its_holes() {
+        let whole = upload(
+            vec![
+                range(0, 0, 4096, 4096),
+                range(4096, 4096, 0, 1000),
+                range(4096, 5096, 10, 10),
+            ],
+            4106,
+        );
+        assert_eq!(
+            whole.runs(),
+            [Run::Bytes(0, 4096), Run::Hole(1000), Run::Bytes(4096, 4106)]
+        );
+        assert_eq!(whole.padded_size(), 5106);
+        // What is said of bytes that are not there makes holes, never a read beyond the end.
+        let hostile = upload(
+            vec![
+                range(0, 10, 100, 50),
+                range(-5, 20, 5, 5),
+                range(60, 70, 100, 4),
+            ],
+            20,
+        );
+        let runs = hostile.runs();
+        assert_eq!(
+            runs,
+            [
+                Run::Hole(10),
+                Run::Bytes(0, 20),
+                Run::Hole(30),
+                Run::Hole(10),
+                Run::Hole(4)
+            ]
+        );
+        assert_eq!(hostile.padded_size(), 74);
+    }
+
+    #[test]
+    fn only_a_complete_file_is_at_100_percent() {
+        let mut part = upload(Vec::new(), 999_999);
+        part.expected = 1_000_000;
+        assert!((part.percent() - 99.9).abs() < 1e-9);
+        part.complete = true;
+        assert!((part.percent() - 100.0).abs() < 1e-9);
+        part.complete = false;
+        part.expected = 0;
+        assert!(part.percent().abs() < 1e-9);
+    }
+
+    #[test]
+    fn a_name_is_the_last_part_of_the_path() {
+        let mut file = upload(Vec::new(), 0);
+        assert_eq!(file.name(), "b.bin");
+        file.path = "C:\\x\\y\\".into();
+        assert_eq!(file.name(), "y");
+        file.components = vec!["a".into(), "c/d".into()];
+        assert_eq!(file.name(), "c/d");
+    }
+
+    #[test]
+    fn pieces_are_clipped_to_a_range() {
+        let piece = Piece {
+            id: "a".into(),
+            order: 10,
+            skip: 2,
+            take: 8,
+        };
+        let clip = |from, to| clipped(&piece, from, to).map(|piece| (piece.skip, piece.take));
+        assert_eq!(clip(0, 100), Some((2, 8)));
+        assert_eq!(clip(15, 17), Some((5, 2)));
+        assert_eq!(clip(0, 12), None);
+        assert_eq!(clip(20, 30), None);
+        assert_eq!(clip(19, 30), Some((9, 1)));
+    }
+}

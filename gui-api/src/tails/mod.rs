@@ -1,0 +1,67 @@
+//! What is kept in memory of the topics that are tailed.
+
+mod commands;
+mod follow;
+mod recent;
+mod registry;
+mod settings;
+
+pub(crate) use commands::{About, Commands, Outcome};
+pub(crate) use recent::{Kind, Recent, Seen};
+pub(crate) use registry::Registry;
+pub(crate) use settings::Settings;
+
+use crate::app::App;
+use nublar_ports::log::From;
+use nublar_schemas::topics;
+use std::sync::Arc;
+use tokio::task::JoinSet;
+
+/// Starts every tail; they end with the app's token.
+pub(crate) fn start(app: &Arc<App>, tasks: &mut JoinSet<()>) {
+    let tailing = Arc::clone(app);
+    tasks.spawn(async move {
+        let start = || From::Earliest;
+        let on = |record| tailing.registry.apply(&record);
+        follow::follow(
+            &tailing,
+            topics::REGISTRY,
+            start,
+            &tailing.registry.progress,
+            on,
+        )
+        .await;
+    });
+    let tailing = Arc::clone(app);
+    tasks.spawn(async move {
+        let start = || From::Earliest;
+        let on = |record| tailing.settings.apply(&record);
+        follow::follow(
+            &tailing,
+            topics::SETTINGS,
+            start,
+            &tailing.settings.progress,
+            on,
+        )
+        .await;
+    });
+    let tailing = Arc::clone(app);
+    tasks.spawn(async move {
+        let on = |record| tailing.recent.apply(&record);
+        follow::follow(
+            &tailing,
+            topics::STATE,
+            recent::start,
+            &tailing.recent.progress,
+            on,
+        )
+        .await;
+    });
+    let tailing = Arc::clone(app);
+    tasks.spawn(async move {
+        let start = || From::Now;
+        let on = |record| tailing.commands.apply(&record);
+        let progress = &tailing.commands.progress;
+        follow::follow(&tailing, topics::NOTIFICATIONS, start, progress, on).await;
+    });
+}
