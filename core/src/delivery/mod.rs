@@ -270,6 +270,20 @@ impl Delivery {
         }
     }
 
+    /// Records of `tasks` may have been missed: every client checks in once more, those that poll
+    /// now at once, so that what is due to them is offered again.
+    pub fn forget_contacts(&mut self) -> Vec<Act> {
+        let mut acts = Vec::new();
+        for (client, held) in &mut self.clients {
+            if held.poll.is_some() {
+                acts.push(Act::CheckIn(client.clone()));
+            } else {
+                held.contact = None;
+            }
+        }
+        acts
+    }
+
     /// A record of `tasks`.
     pub fn task(&mut self, task: &Tasks, now: u64) -> Vec<Act> {
         let Ok(client) = ClientKey::of(task.header()) else { return Vec::new() };

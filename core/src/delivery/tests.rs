@@ -159,3 +159,14 @@ fn withdrawn_and_old_offers_are_not_claimed_and_memory_is_given_back() {
     m.sweep(40 * 60_000);
     assert!(m.clients.is_empty());
 }
+
+#[test]
+fn when_records_were_missed_everybody_checks_in_again() {
+    let mut m = machine();
+    let other = ClientKey { client: "C.00000000000000bb".parse().unwrap(), ..client() };
+    m.open(&client(), poll(1), 0);
+    m.open(&other, poll(2), 0);
+    m.close(&other, 2, 5);
+    assert_eq!(m.forget_contacts(), [Act::CheckIn(client())], "whoever polls now, at once");
+    assert_eq!(m.open(&other, poll(3), 6), [Act::CheckIn(other.clone())], "others when they come");
+}

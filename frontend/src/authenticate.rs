@@ -1,0 +1,355 @@
+//! From a body to an agent that is known to be who it says, or to a refusal.
+
+use crate::config::Org;
+use crate::enrol;
+use crate::metrics::Metrics;
+use crate::refusal::Refusal;
+use crate::registry::{Known, Registry};
+use bytes::Bytes;
+use moka::sync::Cache;
+use nublar_core::ids::{ClientId, ClientKey, ContentId, OrgId};
+use nublar_ports::Log;
+use nublar_wire::{
+    API_VERSION, AgentPublicKey, Envelope, OutboundSession, Packed, ServerKeys, Session,
+    UnverifiedSession, WireError,
+};
+use std::collections::HashMap;
+use std::hash::{DefaultHasher, Hash as _, Hasher as _};
+use std::sync::Arc;
+use tokio::sync::{Mutex, Semaphore};
+use tokio::time::{Instant, timeout_at};
+
+const STRIPES: u64 = 256;
+
+/// A session whose sender was checked once.
+#[derive(Debug)]
+pub(crate) struct Checked {
+    pub(crate) client: ClientKey,
+    /// Hash of the encrypted session, which names it.
+    pub(crate) hash: [u8; 16],
+    session: Session,
+    public: AgentPublicKey,
+    known: Known,
+}
+
+/// An agent that is who it says.
+#[derive(Debug, Clone)]
+pub(crate) struct Agent {
+    pub(crate) checked: Arc<Checked>,
+    /// The nonce of its org, for answers.
+    pub(crate) nonce: Arc<str>,
+}
+
+impl Agent {
+    pub(crate) fn client(&self) -> &ClientKey {
+        &self.checked.client
+    }
+
+    pub(crate) fn generation(&self) -> i64 {
+        self.checked.known.generation
+    }
+}
+
+/// Our session with an agent: good for one key of ours and one of the agent's.
+struct Outbound {
+    server: Bytes,
+    agent: Bytes,
+    session: OutboundSession,
+}
+
+/// A body that was opened by a private key, of a sender who may be anybody.
+struct Opened {
+    envelope: Envelope,
+    unverified: UnverifiedSession,
+    packed: Packed,
+}
+
+/// Checks who sends. See the [module](self).
+pub(crate) struct Authenticator {
+    keys: ServerKeys,
+    server_name: String,
+    orgs: HashMap<String, (OrgId, Arc<str>)>,
+    registry: Arc<Registry>,
+    log: Arc<dyn Log>,
+    name: String,
+    sessions: Cache<Bytes, Arc<Checked>>,
+    outbound: Cache<ClientKey, Arc<Outbound>>,
+    /// Misses of one session wait for each other.
+    stripes: Vec<Mutex<()>>,
+    /// Private key operations at once.
+    private: Arc<Semaphore>,
+    metrics: Arc<Metrics>,
+}
+
+/// What an authenticator is made of.
+pub(crate) struct Parts {
+    pub(crate) keys: ServerKeys,
+    pub(crate) server_name: String,
+    pub(crate) orgs: Vec<Org>,
+    pub(crate) registry: Arc<Registry>,
+    pub(crate) log: Arc<dyn Log>,
+    pub(crate) name: String,
+    pub(crate) sessions: u64,
+    pub(crate) metrics: Arc<Metrics>,
+}
+
+impl Authenticator {
+    pub(crate) fn new(parts: Parts) -> Self {
+        let cores = std::thread::available_parallelism().map_or(1, usize::from);
+        let orgs = parts.orgs.into_iter().map(|org| {
+            let nonce: Arc<str> = org.nonce.as_str().into();
+            (org.nonce, (org.id, nonce))
+        });
+        Self {
+            keys: parts.keys,
+            server_name: parts.server_name,
+            orgs: orgs.collect(),
+            registry: parts.registry,
+            log: parts.log,
+            name: parts.name,
+            sessions: Cache::new(parts.sessions),
+            outbound: Cache::new(parts.sessions),
+            stripes: (0..STRIPES).map(|_| Mutex::default()).collect(),
+            private: Arc::new(Semaphore::new((cores / 2).max(1))),
+            metrics: parts.metrics,
+        }
+    }
+
+    /// Who sent the body, and what is inside it.
+    pub(crate) async fn check(
+        &self,
+        body: Bytes,
+        until: Instant,
+    ) -> Result<(Agent, Packed), Refusal> {
+        let envelope = Envelope::parse(body).map_err(Refusal::Malformed)?;
+        if envelope.is_pad() {
+            return Err(Refusal::Malformed(WireError::OnlyPadding));
+        }
+        if envelope.api_version() < API_VERSION {
+            return Err(Refusal::Old(envelope.api_version()));
+        }
+        if let Some(found) = self.by_cache(&envelope)? {
+            return Ok(found);
+        }
+        let opened = {
+            let _turn = self.stripe(envelope.cipher()).lock().await;
+            if let Some(found) = self.by_cache(&envelope)? {
+                return Ok(found);
+            }
+            let opened = self.open(envelope, until).await?;
+            if let Some(agent) = self.by_registry(&opened)? {
+                return Ok((agent, opened.packed));
+            }
+            opened
+        };
+        self.unknown(opened, until).await
+    }
+
+    /// A refusal only for what no other session could explain.
+    fn by_cache(&self, envelope: &Envelope) -> Result<Option<(Agent, Packed)>, Refusal> {
+        let Some(checked) = self.sessions.get(envelope.cipher()) else {
+            return Ok(None);
+        };
+        let packed = checked
+            .session
+            .open(envelope)
+            .map_err(|error| match error {
+                WireError::BadHmac => Refusal::Hmac(error),
+                error => Refusal::Poison {
+                    client: checked.client.to_string(),
+                    error,
+                },
+            })?;
+        let Some((org, nonce)) = self.orgs.get(packed.nonce()) else {
+            return Ok(None);
+        };
+        let still = *org == checked.client.org
+            && self
+                .registry
+                .known(&checked.client)
+                .is_some_and(|known| known == checked.known);
+        if !still {
+            return Ok(None);
+        }
+        Ok(Some((
+            Agent {
+                checked,
+                nonce: nonce.clone(),
+            },
+            packed,
+        )))
+    }
+
+    fn stripe(&self, cipher: &[u8]) -> &Mutex<()> {
+        let mut hasher = DefaultHasher::new();
+        cipher.hash(&mut hasher);
+        &self.stripes[(hasher.finish() % STRIPES) as usize]
+    }
+
+    /// One private key operation, of which only a few run at once.
+    async fn open(&self, envelope: Envelope, until: Instant) -> Result<Opened, Refusal> {
+        let keys = self.keys.clone();
+        let opened = self.on_private(until, move || {
+            let unverified = envelope
+                .unwrap_session(&keys)
+                .map_err(Refusal::of_envelope)?;
+            let packed = unverified.open(&envelope).map_err(Refusal::of_envelope)?;
+            Ok(Opened {
+                envelope,
+                unverified,
+                packed,
+            })
+        });
+        self.metrics.sessions_opened.inc();
+        opened.await?
+    }
+
+    async fn on_private<T: Send + 'static>(
+        &self,
+        until: Instant,
+        work: impl FnOnce() -> T + Send + 'static,
+    ) -> Result<T, Refusal> {
+        let permit = timeout_at(until, self.private.clone().acquire_owned()).await;
+        let Ok(Ok(permit)) = permit else {
+            return Err(Refusal::Busy);
+        };
+        let work = move || {
+            let _permit = permit;
+            work()
+        };
+        tokio::task::spawn_blocking(work)
+            .await
+            .map_err(|_| Refusal::Busy)
+    }
+
+    /// The client that the sender claims to be, whether or not it is.
+    fn claimed(&self, opened: &Opened) -> Result<Option<(ClientKey, Arc<str>)>, Refusal> {
+        let source = opened.unverified.source();
+        let Ok(client) = source.parse::<ClientId>() else {
+            return Err(Refusal::Source(source.chars().take(64).collect()));
+        };
+        let org = self.orgs.get(opened.packed.nonce());
+        Ok(org.map(|(org, nonce)| {
+            (
+                ClientKey {
+                    org: org.clone(),
+                    client,
+                },
+                nonce.clone(),
+            )
+        }))
+    }
+
+    fn by_registry(&self, opened: &Opened) -> Result<Option<Agent>, Refusal> {
+        let Some((client, nonce)) = self.claimed(opened)? else {
+            return Ok(None);
+        };
+        let Some(known) = self.registry.known(&client) else {
+            return Ok(None);
+        };
+        let Ok(public) = AgentPublicKey::from_der(&known.key) else {
+            tracing::error!(%client, "the registry holds a key that can not be read");
+            return Ok(None);
+        };
+        let Ok(session) = opened.unverified.verify(&public) else {
+            return Ok(None);
+        };
+        let cipher = Bytes::copy_from_slice(opened.envelope.cipher());
+        let hash = *ContentId::of(&[&cipher]).as_bytes();
+        let checked = Arc::new(Checked {
+            client,
+            hash,
+            session,
+            public,
+            known,
+        });
+        self.sessions.insert(cipher, checked.clone());
+        Ok(Some(Agent { checked, nonce }))
+    }
+
+    /// Not known here. Before that is said to the agent, which then forgets what it sent, the
+    /// registry is read up to now.
+    async fn unknown(&self, opened: Opened, until: Instant) -> Result<(Agent, Packed), Refusal> {
+        let claimed = self.claimed(&opened)?;
+        let source = opened.unverified.source().to_owned();
+        let Some((client, _)) = claimed else {
+            // Orgs are given at the start; still nobody is sent away while the log is.
+            let nobody = ClientKey {
+                org: OrgId::root(),
+                client: source
+                    .parse()
+                    .map_err(|_| Refusal::Source(source.clone()))?,
+            };
+            self.registry
+                .current(&nobody, until)
+                .await
+                .map_err(|_| Refusal::Registry)?;
+            return Err(Refusal::Nonce(source));
+        };
+        self.registry
+            .current(&client, until)
+            .await
+            .map_err(|_| Refusal::Registry)?;
+        if let Some(agent) = self.by_registry(&opened)? {
+            return Ok((agent, opened.packed));
+        }
+        if self.registry.known(&client).is_none()
+            && let Some(request) = enrol::find_request(&opened.packed)
+        {
+            let key = enrol::check(&request, &opened.unverified).map_err(|error| Refusal::Csr {
+                client: source.clone(),
+                error,
+            })?;
+            let generation = self.registry.life(&client);
+            let partition = self.registry.partition(&client);
+            let append =
+                enrol::append(&*self.log, partition, &client, generation, &key, &self.name);
+            return match timeout_at(until, append).await {
+                Ok(Ok(())) => Err(Refusal::Enrolled(source)),
+                Ok(Err(error)) => Err(Refusal::Log(error)),
+                Err(_) => Err(Refusal::Log("the registry did not answer in time".into())),
+            };
+        }
+        Err(Refusal::Unknown(source))
+    }
+
+    /// Makes a body for the agent of these serialized messages.
+    pub(crate) async fn seal(
+        &self,
+        agent: &Agent,
+        messages: &[Bytes],
+        now_us: i64,
+        until: Instant,
+    ) -> Result<Bytes, Refusal> {
+        let outbound = self.outbound(&agent.checked, until).await?;
+        outbound
+            .session
+            .seal(messages, &agent.nonce, u64::try_from(now_us).unwrap_or(0))
+            .map_err(|error| Refusal::Log(error.to_string()))
+    }
+
+    async fn outbound(&self, to: &Arc<Checked>, until: Instant) -> Result<Arc<Outbound>, Refusal> {
+        let server = to.session.server_key().public_key().to_der();
+        if let Some(outbound) = self.outbound.get(&to.client)
+            && outbound.server == server
+            && outbound.agent == to.known.key
+        {
+            return Ok(outbound);
+        }
+        let (checked, name) = (to.clone(), self.server_name.clone());
+        let signed = self.on_private(until, move || {
+            OutboundSession::new(checked.session.server_key(), &checked.public, &name)
+        });
+        let session = signed
+            .await?
+            .map_err(|error| Refusal::Log(error.to_string()))?;
+        self.metrics.sessions_signed.inc();
+        let outbound = Arc::new(Outbound {
+            server,
+            agent: to.known.key.clone(),
+            session,
+        });
+        self.outbound.insert(to.client.clone(), outbound.clone());
+        Ok(outbound)
+    }
+}

@@ -1,0 +1,41 @@
+//! What could not be taken, with the reason, for people.
+
+use bytes::Bytes;
+use futures::FutureExt as _;
+use nublar_core::ids::ClientKey;
+use nublar_core::partition;
+use nublar_ports::Log;
+use nublar_ports::log::{Append, LogError};
+use nublar_schemas::codec::Record as _;
+use nublar_schemas::records::{DeadLetter, Header};
+use nublar_schemas::topics::{DEAD_LETTERS, Partitions};
+
+/// Appends a dead letter about what never was in a topic.
+pub(crate) fn dead_letter(
+    log: &dyn Log,
+    header: Header,
+    reason: &'static str,
+    text: String,
+    copy: Bytes,
+) -> Append {
+    let partitions = match DEAD_LETTERS.partitions {
+        Partitions::Fixed(n) => n,
+        Partitions::PerClients => 1,
+    };
+    let partition = ClientKey::of(&header).map_or(0, |key| partition::of_client(&key, partitions));
+    let key = Bytes::copy_from_slice(header.client.as_bytes());
+    let letter = DeadLetter {
+        header,
+        topic: String::new(),
+        partition: -1,
+        offset: -1,
+        reason: reason.to_owned(),
+        text,
+        attempts: 1,
+        copy,
+    };
+    match letter.encode() {
+        Ok(value) => log.append(DEAD_LETTERS.name, partition, key, value.into()),
+        Err(error) => futures::future::ready(Err(LogError::Refused(error.to_string()))).boxed(),
+    }
+}

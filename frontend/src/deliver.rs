@@ -1,0 +1,455 @@
+//! The shell around the delivery machine: gives it polls, records of `tasks` and time, and does
+//! what it says.
+
+use crate::authenticate::Agent;
+use crate::clock::now_us;
+use crate::metrics::Metrics;
+use bytes::Bytes;
+use nublar_core::delivery::{Act, Delivery, DeliveryConfig, Item, Poll};
+use nublar_core::ids::ClientKey;
+use nublar_core::partition;
+use nublar_ports::Log;
+use nublar_ports::log::LogError;
+use nublar_schemas::records::{CheckIn, Claim, Header, Scheduling, Tasks, Unsent, Unsure};
+use nublar_schemas::topics::SCHEDULING;
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+use tokio::sync::{Notify, oneshot};
+use tokio::time::{Instant, sleep, sleep_until};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+const RETRY: Duration = Duration::from_millis(250);
+const SWEEP: Duration = Duration::from_secs(30);
+
+/// How a poll ends.
+#[derive(Debug)]
+pub(crate) enum End {
+    /// With these, all of which are to be brought.
+    Items(Vec<Item>),
+    /// A newer poll of the same client has come.
+    Superseded,
+}
+
+/// A poll that is held: it waits for its end, and says so when it is given up.
+pub(crate) struct Held {
+    deliveries: Arc<Deliveries>,
+    client: ClientKey,
+    generation: i64,
+    number: i64,
+    end: oneshot::Receiver<End>,
+}
+
+impl Held {
+    /// Waits for the end. Cancel-safe.
+    pub(crate) async fn end(&mut self) -> End {
+        // The sender goes away only with the frontend.
+        (&mut self.end).await.unwrap_or(End::Superseded)
+    }
+
+    pub(crate) fn client(&self) -> &ClientKey {
+        &self.client
+    }
+
+    pub(crate) fn generation(&self) -> i64 {
+        self.generation
+    }
+
+    pub(crate) fn number(&self) -> i64 {
+        self.number
+    }
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        self.deliveries.metrics.polls_held.add(-1);
+        self.end.close();
+        // What was decided in the meantime did not leave.
+        match self.end.try_recv() {
+            Ok(End::Items(items)) => {
+                self.deliveries
+                    .failed(&self.client, self.number, self.generation, items, false);
+            }
+            _ => self.deliveries.close(&self.client, self.number),
+        }
+    }
+}
+
+struct Opened {
+    number: i64,
+    generation: i64,
+    check_in: CheckIn,
+    end: oneshot::Sender<End>,
+}
+
+struct State {
+    machine: Delivery,
+    open: HashMap<ClientKey, Opened>,
+    last: i64,
+}
+
+/// All polls of this process. See the [module](self).
+pub(crate) struct Deliveries {
+    state: Mutex<State>,
+    due: Notify,
+    epoch: Instant,
+    log: Arc<dyn Log>,
+    name: String,
+    partitions: u32,
+    metrics: Arc<Metrics>,
+    tracker: TaskTracker,
+    shutdown: CancellationToken,
+}
+
+impl Deliveries {
+    pub(crate) fn new(
+        log: Arc<dyn Log>,
+        name: String,
+        partitions: u32,
+        metrics: Arc<Metrics>,
+        tracker: TaskTracker,
+        shutdown: CancellationToken,
+    ) -> Self {
+        let machine = Delivery::new(DeliveryConfig::new(name.clone()));
+        let state = State {
+            machine,
+            open: HashMap::new(),
+            last: 0,
+        };
+        Self {
+            state: Mutex::new(state),
+            due: Notify::new(),
+            epoch: Instant::now(),
+            log,
+            name,
+            partitions,
+            metrics,
+            tracker,
+            shutdown,
+        }
+    }
+
+    pub(crate) fn tracker(&self) -> &TaskTracker {
+        &self.tracker
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn now(&self) -> u64 {
+        u64::try_from(self.epoch.elapsed().as_millis()).unwrap_or(u64::MAX)
+    }
+
+    fn header(&self, client: &ClientKey, generation: i64) -> Header {
+        Header {
+            org: client.org.to_string(),
+            client: client.client.to_string(),
+            generation,
+            at_us: now_us(),
+            frontend: self.name.clone(),
+            trace: String::new(),
+        }
+    }
+
+    /// An agent polls.
+    pub(crate) fn open(
+        self: &Arc<Self>,
+        agent: &Agent,
+        table_version: i64,
+        address: String,
+    ) -> Held {
+        let (client, generation) = (agent.client().clone(), agent.generation());
+        let (sender, end) = oneshot::channel();
+        let check_in = CheckIn {
+            header: self.header(&client, generation),
+            session_key: Bytes::copy_from_slice(&agent.checked.hash),
+            table_version,
+            address,
+        };
+        let mut state = self.lock();
+        state.last += 1;
+        let number = state.last;
+        let session = agent.checked.hash;
+        let poll = Poll {
+            number,
+            session,
+            table_version,
+            generation,
+        };
+        let acts = state.machine.open(&client, poll, self.now());
+        let opened = Opened {
+            number,
+            generation,
+            check_in,
+            end: sender,
+        };
+        if let Some(older) = state.open.insert(client.clone(), opened) {
+            self.metrics.superseded.inc();
+            let _ = older.end.send(End::Superseded);
+        }
+        self.metrics.polls_held.inc();
+        self.perform(state, acts);
+        Held {
+            deliveries: self.clone(),
+            client,
+            generation,
+            number,
+            end,
+        }
+    }
+
+    /// The poll is gone without an answer.
+    fn close(self: &Arc<Self>, client: &ClientKey, number: i64) {
+        let mut state = self.lock();
+        let acts = state.machine.close(client, number, self.now());
+        // After `close`, so that its acts still find the poll's generation.
+        self.perform(state, acts);
+        let mut state = self.lock();
+        if state
+            .open
+            .get(client)
+            .is_some_and(|open| open.number == number)
+        {
+            state.open.remove(client);
+        }
+    }
+
+    /// An answer did not get through.
+    pub(crate) fn failed(
+        self: &Arc<Self>,
+        client: &ClientKey,
+        number: i64,
+        generation: i64,
+        items: Vec<Item>,
+        maybe_sent: bool,
+    ) {
+        let mut state = self.lock();
+        let acts = state
+            .machine
+            .failed(client, number, items, maybe_sent, self.now());
+        self.perform_for(state, acts, Some(generation));
+    }
+
+    /// A record of `tasks` has come.
+    pub(crate) fn task(self: &Arc<Self>, task: &Tasks) {
+        let mut state = self.lock();
+        let acts = state.machine.task(task, self.now());
+        let generation = task.header().generation;
+        let due = state.machine.next_due().is_some();
+        self.perform_for(state, acts, Some(generation));
+        if due {
+            self.due.notify_one();
+        }
+    }
+
+    /// Records of `tasks` may have been missed: whatever is due to anybody is to be offered again.
+    pub(crate) fn begin_anew(self: &Arc<Self>) {
+        let mut state = self.lock();
+        let acts = state.machine.forget_contacts();
+        self.perform(state, acts);
+    }
+
+    /// Gives the machine its time until the shutdown.
+    pub(crate) async fn run(self: Arc<Self>) {
+        let mut sweep = Instant::now() + SWEEP;
+        loop {
+            let next = self.lock().machine.next_due();
+            let at = next.map_or(sweep, |due| {
+                sweep.min(self.epoch + Duration::from_millis(due))
+            });
+            tokio::select! {
+                () = sleep_until(at) => {}
+                () = self.due.notified() => {}
+                () = self.shutdown.cancelled() => return,
+            }
+            let now = self.now();
+            let mut state = self.lock();
+            let acts = state.machine.on_time(now);
+            self.perform(state, acts);
+            if Instant::now() >= sweep {
+                sweep = Instant::now() + SWEEP;
+                self.lock().machine.sweep(now);
+            }
+        }
+    }
+
+    fn perform(self: &Arc<Self>, state: MutexGuard<'_, State>, acts: Vec<Act>) {
+        let due = state.machine.next_due().is_some();
+        self.perform_for(state, acts, None);
+        if due {
+            self.due.notify_one();
+        }
+    }
+
+    /// Does what the machine says. Appends begin in the order of the acts, out of the lock.
+    fn perform_for(
+        self: &Arc<Self>,
+        mut state: MutexGuard<'_, State>,
+        acts: Vec<Act>,
+        generation: Option<i64>,
+    ) {
+        let mut records = Vec::new();
+        let mut acts = std::collections::VecDeque::from(acts);
+        while let Some(act) = acts.pop_front() {
+            let of = |client: &ClientKey, state: &State| {
+                let open = state.open.get(client).map(|open| open.generation);
+                self.header(client, generation.or(open).unwrap_or(1))
+            };
+            match act {
+                Act::Answer {
+                    client,
+                    poll,
+                    items,
+                } => {
+                    let unheard = match state.open.remove(&client) {
+                        Some(open) if open.number == poll => {
+                            let generation = open.generation;
+                            match open.end.send(End::Items(items)) {
+                                Ok(()) => continue,
+                                Err(End::Items(items)) => (items, generation),
+                                Err(End::Superseded) => continue,
+                            }
+                        }
+                        other => {
+                            let at = other.as_ref().map_or(1, |open| open.generation);
+                            if let Some(other) = other {
+                                state.open.insert(client.clone(), other);
+                            }
+                            (items, at)
+                        }
+                    };
+                    let now = self.now();
+                    acts.extend(state.machine.failed(&client, poll, unheard.0, false, now));
+                }
+                // The newer poll has ended it already.
+                Act::End { .. } => {}
+                Act::CheckIn(client) => {
+                    if let Some(open) = state.open.get(&client) {
+                        let record = Scheduling::from(open.check_in.clone());
+                        records.push((record, client, Until::Once));
+                    }
+                }
+                Act::Claim {
+                    client,
+                    flow,
+                    attempt,
+                    poll,
+                } => {
+                    let header = of(&client, &state);
+                    let record = Claim {
+                        header,
+                        flow_id: flow,
+                        attempt,
+                        poll,
+                    }
+                    .into();
+                    records.push((record, client, Until::Held(poll)));
+                }
+                Act::Unsent {
+                    client,
+                    flow,
+                    attempt,
+                    poll,
+                } => {
+                    self.metrics.unsent.inc();
+                    let header = of(&client, &state);
+                    let record = Unsent {
+                        header,
+                        flow_id: flow,
+                        attempt,
+                        poll,
+                    }
+                    .into();
+                    records.push((record, client, Until::Done));
+                }
+                Act::Unsure {
+                    client,
+                    flow,
+                    attempt,
+                    poll,
+                } => {
+                    self.metrics.unsure.inc();
+                    let header = of(&client, &state);
+                    let record = Unsure {
+                        header,
+                        flow_id: flow,
+                        attempt,
+                        poll,
+                    }
+                    .into();
+                    records.push((record, client, Until::Done));
+                }
+            }
+        }
+        drop(state);
+        for (record, client, until) in records {
+            self.append(record, client, until);
+        }
+    }
+
+    fn append(self: &Arc<Self>, record: Scheduling, client: ClientKey, until: Until) {
+        match &record {
+            Scheduling::CheckIn(_) => self.metrics.checkins.inc(),
+            Scheduling::Claim(_) => self.metrics.claims.inc(),
+            _ => {}
+        }
+        let value: Bytes = match record.encode() {
+            Ok(value) => value.into(),
+            Err(error) => {
+                tracing::error!(%client, %error, "a record for scheduling can not be encoded");
+                return;
+            }
+        };
+        let partition = partition::of_client(&client, self.partitions);
+        let key: Bytes = client.client.to_string().into();
+        let first = self
+            .log
+            .append(SCHEDULING.name, partition, key.clone(), value.clone());
+        let this = self.clone();
+        self.tracker.spawn(async move {
+            let mut result = first.await;
+            while let Err(error) = result {
+                if !this.try_again(&client, until, &error) {
+                    return;
+                }
+                tokio::select! {
+                    () = sleep(RETRY) => {}
+                    () = this.shutdown.cancelled() => return,
+                }
+                result = this
+                    .log
+                    .append(SCHEDULING.name, partition, key.clone(), value.clone())
+                    .await;
+            }
+        });
+    }
+
+    fn try_again(&self, client: &ClientKey, until: Until, error: &LogError) -> bool {
+        tracing::warn!(%client, %error, ?until, "a record for scheduling was not appended");
+        let mut state = self.lock();
+        match until {
+            Until::Once => {
+                state.machine.check_in_failed(client);
+                false
+            }
+            Until::Held(poll) => state
+                .open
+                .get(client)
+                .is_some_and(|open| open.number == poll),
+            Until::Done => true,
+        }
+    }
+}
+
+/// How long an append is tried.
+#[derive(Debug, Clone, Copy)]
+enum Until {
+    /// Once: the next poll tries again.
+    Once,
+    /// While this poll is held.
+    Held(i64),
+    /// Until it is done.
+    Done,
+}

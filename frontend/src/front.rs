@@ -1,0 +1,73 @@
+//! One frontend while it runs: the parts, put together.
+
+use crate::admission::Admission;
+use crate::authenticate::Authenticator;
+use crate::config::Config;
+use crate::deliver::Deliveries;
+use crate::metrics::Metrics;
+use crate::requests::Requests;
+use crate::store::Store;
+use bytes::Bytes;
+use nublar_core::delivery::Item;
+use nublar_core::ids::ClientKey;
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+
+/// What every request needs.
+pub(crate) struct Front {
+    pub(crate) config: Config,
+    pub(crate) name: String,
+    pub(crate) certificate: Bytes,
+    pub(crate) metrics: Arc<Metrics>,
+    pub(crate) admission: Admission,
+    pub(crate) authenticator: Authenticator,
+    pub(crate) store: Store,
+    pub(crate) deliveries: Arc<Deliveries>,
+    pub(crate) requests: Requests,
+    pub(crate) ready: watch::Receiver<bool>,
+    /// Polls end, nothing new is accepted.
+    pub(crate) closing: CancellationToken,
+}
+
+/// One connection of an agent, or of a proxy with many.
+pub(crate) struct Connection {
+    pub(crate) peer: SocketAddr,
+    handed: Mutex<Vec<Handed>>,
+}
+
+/// What was handed to the connection and may still lie in its buffers.
+pub(crate) struct Handed {
+    pub(crate) client: ClientKey,
+    pub(crate) generation: i64,
+    pub(crate) poll: i64,
+    pub(crate) items: Vec<Item>,
+}
+
+impl Connection {
+    pub(crate) fn new(peer: SocketAddr) -> Self {
+        Self {
+            peer,
+            handed: Mutex::default(),
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Vec<Handed>> {
+        self.handed.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn hand_over(&self, handed: Handed) {
+        self.lock().push(handed);
+    }
+
+    /// The client polls again: it has had its last answer.
+    pub(crate) fn came_back(&self, client: &ClientKey) {
+        self.lock().retain(|handed| handed.client != *client);
+    }
+
+    /// Everything that may not have left when the connection broke.
+    pub(crate) fn broke(&self) -> Vec<Handed> {
+        std::mem::take(&mut *self.lock())
+    }
+}

@@ -1,0 +1,183 @@
+//! What agents may ask for, and the way of a POST.
+
+use crate::admission::Lane;
+use crate::body::{self, AnswerBody, BodyError};
+use crate::clock::now_us;
+use crate::dead_letters::dead_letter;
+use crate::front::{Connection, Front};
+use crate::poll;
+use crate::refusal::Refusal;
+use bytes::Bytes;
+use http::header::{CONTENT_LENGTH, CONTENT_TYPE, HeaderValue};
+use http::{Method, Request, Response, StatusCode};
+use hyper::body::Incoming;
+use nublar_schemas::records::Header;
+use std::sync::Arc;
+use tokio::time::{Instant, timeout_at};
+
+/// Which of the two POSTs it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Post {
+    Control,
+    Reader,
+}
+
+/// Answers one request.
+pub(crate) async fn serve(
+    front: Arc<Front>,
+    connection: Arc<Connection>,
+    request: Request<Incoming>,
+) -> Response<AnswerBody> {
+    let path = request
+        .uri()
+        .path()
+        .strip_prefix(front.config.base_path.as_str());
+    let post = match (request.method(), path) {
+        (&Method::GET, Some("server.pem")) => {
+            return with_type(front.certificate.clone().into(), "application/x-pem-file");
+        }
+        (&Method::GET, Some("healthz")) => return healthz(&front),
+        (&Method::POST, Some("control" | "send_messages")) => Post::Control,
+        (&Method::POST, Some("reader" | "receive_messages")) => Post::Reader,
+        _ => {
+            front.metrics.not_found.inc();
+            return text(StatusCode::NOT_FOUND, "not found\n");
+        }
+    };
+    match take(&front, &connection, post, request).await {
+        Ok(response) => response,
+        Err(refusal) => {
+            refusal.record(&front.metrics, connection.peer);
+            let (status, words) = refusal.answer();
+            text(status, words)
+        }
+    }
+}
+
+fn healthz(front: &Front) -> Response<AnswerBody> {
+    if *front.ready.borrow() && !front.closing.is_cancelled() {
+        text(StatusCode::OK, "ok\n")
+    } else {
+        text(StatusCode::SERVICE_UNAVAILABLE, "not ready\n")
+    }
+}
+
+fn text(status: StatusCode, words: &'static str) -> Response<AnswerBody> {
+    let body = AnswerBody::from(Bytes::from_static(words.as_bytes()));
+    let mut response = with_type(body, "text/plain");
+    *response.status_mut() = status;
+    response
+}
+
+fn with_type(body: AnswerBody, of: &'static str) -> Response<AnswerBody> {
+    let mut response = Response::new(body);
+    response
+        .headers_mut()
+        .insert(CONTENT_TYPE, HeaderValue::from_static(of));
+    response
+}
+
+async fn take(
+    front: &Arc<Front>,
+    connection: &Arc<Connection>,
+    post: Post,
+    request: Request<Incoming>,
+) -> Result<Response<AnswerBody>, Refusal> {
+    let urgent = request
+        .headers()
+        .get("x-priority")
+        .is_some_and(|value| value == "urgent");
+    let lane = match post {
+        Post::Reader => Lane::Urgent,
+        Post::Control if urgent => Lane::Urgent,
+        Post::Control => Lane::Bulk,
+    };
+    match post {
+        Post::Control => front.metrics.posts.inc(),
+        Post::Reader => front.metrics.polls.inc(),
+    }
+    let limit = front.config.body_limit();
+    let announced = request
+        .headers()
+        .get(CONTENT_LENGTH)
+        .and_then(|value| value.to_str().ok()?.parse::<usize>().ok());
+    let mut incoming = request.into_body();
+    if let Some(length) = announced.filter(|length| *length > limit) {
+        return over_long(front, connection, &mut incoming, length).await;
+    }
+    let until = Instant::now() + front.config.hold;
+    let room = front
+        .admission
+        .enter(lane, announced.unwrap_or(limit), until)
+        .await;
+    let room = room.ok_or(Refusal::Busy)?;
+    let body = match body::read(&mut incoming, limit, &front.config).await {
+        Ok(body) => body,
+        Err(BodyError::TooLong(length)) => {
+            drop(room);
+            return over_long(front, connection, &mut incoming, length).await;
+        }
+        Err(BodyError::Broken(reason)) => return Err(Refusal::Body(reason)),
+    };
+    front.metrics.body_bytes.add(body.len() as i64);
+
+    let until = Instant::now() + front.config.hold;
+    let length = body.len();
+    let (agent, packed) = front.authenticator.check(body, until).await?;
+    if post == Post::Reader {
+        connection.came_back(agent.client());
+    }
+    let check_in = front.store.store(&agent, packed, length, until).await?;
+    drop(room);
+    match post {
+        Post::Reader => {
+            let address = connection.peer.ip().to_string();
+            let held = front
+                .deliveries
+                .open(&agent, check_in.unwrap_or(0), address);
+            Ok(poll::answer(front, connection, agent, held).await)
+        }
+        Post::Control => {
+            let nothing = front
+                .authenticator
+                .seal(&agent, &[], now_us(), until)
+                .await?;
+            Ok(with_type(nothing.into(), "application/octet-stream"))
+        }
+    }
+}
+
+/// A body that is too long is answered with 200, or the agent would send it for ever; its loss is
+/// recorded.
+async fn over_long(
+    front: &Arc<Front>,
+    connection: &Connection,
+    incoming: &mut Incoming,
+    length: usize,
+) -> Result<Response<AnswerBody>, Refusal> {
+    front.metrics.oversize.inc();
+    let peer = connection.peer;
+    if let Err(BodyError::Broken(reason)) = body::drain(incoming, &front.config).await {
+        return Err(Refusal::Body(reason));
+    }
+    let limit = front.config.body_limit();
+    let text = format!("a body of {length} bytes or more from {peer}, at most {limit} are taken");
+    tracing::warn!(%peer, length, limit, "body over the limit dropped");
+    let header = Header {
+        at_us: now_us(),
+        frontend: front.name.clone(),
+        ..Header::default()
+    };
+    let letter = dead_letter(
+        &*front.store.log,
+        header,
+        "body too large",
+        text,
+        Bytes::new(),
+    );
+    match timeout_at(Instant::now() + front.config.hold, letter).await {
+        Ok(Ok(_)) => Ok(Response::new(AnswerBody::Full(None))),
+        Ok(Err(error)) => Err(Refusal::Log(error.to_string())),
+        Err(_) => Err(Refusal::Log("the log did not answer in time".into())),
+    }
+}
