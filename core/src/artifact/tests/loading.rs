@@ -1,5 +1,7 @@
 //! From a file's text to a definition, or to what is wrong with it.
 
+use proptest::prelude::*;
+
 use super::{definition, findings, warnings};
 use crate::artifact::{Kind, load};
 
@@ -258,4 +260,33 @@ fn sources_of_one_name_are_told_apart_by_preconditions_only() {
     assert_eq!(warnings(&bare).len(), 1);
     let chosen = format!("name: A\nsources:\n{source}{choice}{source}{choice}");
     assert_eq!(warnings(&chosen), [""; 0]);
+}
+
+proptest! {
+    #[test]
+    fn any_text_is_read_or_refused_at_a_place_that_exists(
+        at in 0..EVERYTHING.len(),
+        removed in 0usize..40,
+        inserted in "(\t|\\||>|'|\"|- |  |\n|:|[{}\\[\\]]|#|&a |\\*a|!|\\?|---|\r|é|\u{feff}|'''|/\\*|<<: |LET ){0,6}",
+    ) {
+        let (head, tail) = EVERYTHING.split_at(at);
+        let rest: String = tail.chars().skip(removed).collect();
+        let text = format!("{head}{inserted}{rest}");
+        let problems = match load("t", &text) {
+            Ok(loaded) => {
+                prop_assert_eq!(loaded.definition.raw, text.clone());
+                loaded.warnings
+            }
+            Err(error) => {
+                prop_assert!(!error.problems.is_empty());
+                error.problems
+            }
+        };
+        // One past the end is the place of what is missing there.
+        let lines = u32::try_from(text.split('\n').count()).unwrap();
+        for problem in problems {
+            prop_assert!((1..=lines + 1).contains(&problem.line), "{problem}");
+            prop_assert!(problem.column >= 1, "{problem}");
+        }
+    }
 }
