@@ -1,0 +1,324 @@
+//! What a real agent does: polls, runs what it is given, sends and sends again, forgets at a start.
+
+use crate::frontend::{Body, Frontend};
+use crate::world::World;
+use bytes::Bytes;
+use nublar_core::ids::{ClientId, ClientKey, OrgId};
+use nublar_schemas::agent::{
+    FileBuffer, FlowStats, PathSpec, VeloMessage, VeloStatus, VqlRequest, VqlResponse, velo_status::ReturnedStatus,
+};
+use prost::Message;
+use std::collections::{BTreeMap, VecDeque};
+
+/// A message in the queue; its bytes never change.
+#[derive(Clone)]
+pub struct Sent {
+    pub session: String,
+    pub urgent: bool,
+    pub bytes: Bytes,
+}
+
+/// What a server can give to an agent.
+#[derive(Clone, Debug)]
+pub enum Given {
+    Run(String),
+    Ask(Vec<String>),
+    Cancel(String),
+}
+
+struct Running {
+    left: usize,
+    rows: u64,
+    bytes: u64,
+    told: bool,
+}
+
+pub struct Agent {
+    pub key: ClientKey,
+    pub session: [u8; 16],
+    incarnation: u8,
+    enrolled: bool,
+    running: BTreeMap<String, Running>,
+    finished: VecDeque<(String, FlowStats)>,
+    queue: VecDeque<Sent>,
+    urgent: VecDeque<Sent>,
+    /// A POST that has no answer yet, by (frontend, number), and how many messages it took.
+    post: Option<(usize, u64, bool, usize)>,
+    /// An open poll, by (frontend, number).
+    poll: Option<(usize, i64)>,
+    /// Every message that was answered 200, for the end.
+    pub committed: Vec<Sent>,
+    /// Runs per flow over the agent's whole life.
+    runs: BTreeMap<String, u32>,
+    counter: u64,
+    posted_at: u64,
+    polled_at: u64,
+}
+
+impl Agent {
+    pub fn new(n: u8) -> Self {
+        let client = ClientId::from_bytes([0, 0, 0, 0, 0, 0, 0, n]);
+        Self {
+            key: ClientKey { org: OrgId::root(), client },
+            session: [n; 16],
+            incarnation: 0,
+            enrolled: false,
+            running: BTreeMap::new(),
+            finished: VecDeque::new(),
+            queue: VecDeque::new(),
+            urgent: VecDeque::new(),
+            post: None,
+            poll: None,
+            committed: Vec::new(),
+            runs: BTreeMap::new(),
+            counter: 0,
+            posted_at: 0,
+            polled_at: 0,
+        }
+    }
+
+    /// The process ends and starts: everything but the key is gone.
+    pub fn restart(&mut self) {
+        self.incarnation += 1;
+        self.session[15] = self.incarnation;
+        self.running.clear();
+        self.finished.clear();
+        self.queue.clear();
+        self.urgent.clear();
+        (self.post, self.poll) = (None, None);
+    }
+
+    pub fn is_idle(&self) -> bool {
+        self.running.is_empty() && self.queue.is_empty() && self.urgent.is_empty() && self.post.is_none()
+    }
+
+    pub fn step(world: &mut World, n: usize) {
+        match world.dice.below(4) {
+            0 => Self::work(world, n),
+            1 => Self::contact(world, n),
+            2 => Self::send(world, n),
+            _ => Self::connections(world, n),
+        }
+    }
+
+    /// A connection dies, and only sometimes does the other side see it; or its time is over.
+    fn connections(world: &mut World, n: usize) {
+        if world.mishap(6) {
+            (world.agents[n].poll, world.agents[n].post) = (None, None);
+        }
+        if world.now >= world.agents[n].posted_at + 30_000 {
+            world.agents[n].post = None;
+        }
+        if world.now >= world.agents[n].polled_at + 30_000
+            && let Some((frontend, number)) = world.agents[n].poll.take()
+        {
+            Frontend::end_poll(world, frontend, n, number);
+        }
+    }
+
+    fn contact(world: &mut World, n: usize) {
+        let agent = &mut world.agents[n];
+        if agent.poll.is_some() {
+            return;
+        }
+        agent.counter += 1;
+        let number = agent.counter as i64;
+        let frontend = world.dice.below(world.frontends.len());
+        if !world.agents[n].enrolled {
+            // 406, the CSR, and the registry at one frontend; the next contact may be at another.
+            world.log.registry.push(world.agents[n].key.clone());
+            world.agents[n].enrolled = true;
+            return;
+        }
+        world.agents[n].poll = Some((frontend, number));
+        world.agents[n].polled_at = world.now;
+        Frontend::poll(world, frontend, n, number);
+    }
+
+    fn send(world: &mut World, n: usize) {
+        let agent = &mut world.agents[n];
+        if agent.post.is_some() || !agent.enrolled {
+            return;
+        }
+        let urgent = !agent.urgent.is_empty();
+        let queue = if urgent { &agent.urgent } else { &agent.queue };
+        if queue.is_empty() {
+            return;
+        }
+        let take = 1 + world.dice.below(queue.len());
+        let messages: Vec<_> = queue.iter().take(take).cloned().collect();
+        agent.counter += 1;
+        let number = agent.counter;
+        let frontend = world.dice.below(world.frontends.len());
+        world.agents[n].post = Some((frontend, number, urgent, take));
+        world.agents[n].posted_at = world.now;
+        let body = Body { agent: n, number, messages };
+        if world.mishap(8) {
+            // A proxy repeats the POST.
+            world.frontends[frontend].posts.push(crate::frontend::Post::new(body.clone()));
+        }
+        world.frontends[frontend].posts.push(crate::frontend::Post::new(body));
+    }
+
+    /// The answer to a POST. A 406 commits what it held as well.
+    pub fn answered(world: &mut World, n: usize, frontend: usize, number: u64, status: u16) {
+        let agent = &mut world.agents[n];
+        let Some((at, of, urgent, take)) = agent.post else { return };
+        if (at, of) != (frontend, number) {
+            return;
+        }
+        agent.post = None;
+        if status == 503 {
+            return;
+        }
+        let queue = if urgent { &mut agent.urgent } else { &mut agent.queue };
+        let gone: Vec<_> = queue.drain(..take).collect();
+        if status == 200 {
+            agent.committed.extend(gone);
+        } else if agent.enrolled {
+            let client = agent.key.client;
+            world.violation(format!("a 406 to registered {client}"));
+        }
+    }
+
+    /// The answer to a poll.
+    pub fn given(world: &mut World, n: usize, frontend: usize, number: i64, items: Vec<Given>) {
+        if world.agents[n].poll != Some((frontend, number)) {
+            return;
+        }
+        world.agents[n].poll = None;
+        for item in items {
+            match item {
+                Given::Run(flow) => Self::start(world, n, flow),
+                Given::Ask(flows) => {
+                    for flow in flows {
+                        let stats = world.agents[n].knows(&flow);
+                        world.agents[n].push(&flow, true, stats);
+                    }
+                }
+                Given::Cancel(flow) => world.agents[n].cancel(&flow),
+            }
+        }
+    }
+
+    fn start(world: &mut World, n: usize, flow: String) {
+        let agent = &world.agents[n];
+        let known = agent.running.contains_key(&flow) || agent.finished.iter().any(|(known, _)| *known == flow);
+        if known || world.truth.lived.contains(&flow) {
+            world.violation(format!("{flow} was delivered twice"));
+            return;
+        }
+        let left = world.dice.below(4);
+        let agent = &mut world.agents[n];
+        *agent.runs.entry(flow.clone()).or_default() += 1;
+        agent.running.insert(flow, Running { left, rows: 0, bytes: 0, told: false });
+    }
+
+    /// A running flow goes on: statistics first, then rows and buffers, then the marker.
+    fn work(world: &mut World, n: usize) {
+        let nth = world.dice.below(2);
+        let rows = 1 + world.dice.below(3) as u64;
+        let upload = world.dice.percent(40);
+        let agent = &mut world.agents[n];
+        let Some(flow) = agent.running.keys().nth(nth.min(agent.running.len().saturating_sub(1))).cloned() else { return };
+        let run = u64::from(agent.runs[&flow]) * 1_000 + u64::from(agent.incarnation) * 100_000;
+        let Some(state) = agent.running.get_mut(&flow) else { return };
+        if !state.told {
+            state.told = true;
+            let stats = stats(ReturnedStatus::Progress, state, false);
+            agent.push(&flow, false, stats);
+        } else if state.left > 0 {
+            state.left -= 1;
+            let message = if upload {
+                let offset = state.bytes;
+                state.bytes += 10;
+                buffer(offset)
+            } else {
+                let start = state.rows;
+                state.rows += rows;
+                response(start, rows, run + start)
+            };
+            agent.push(&flow, false, message);
+        } else {
+            let stats = stats(ReturnedStatus::Ok, state, true);
+            agent.finish(flow, stats);
+        }
+    }
+
+    fn finish(&mut self, flow: String, stats: VeloMessage) {
+        self.running.remove(&flow);
+        if let Some(told) = stats.flow_stats.clone() {
+            self.finished.push_back((flow.clone(), told));
+        }
+        if self.finished.len() > 20 {
+            self.finished.pop_front();
+        }
+        self.push(&flow, false, stats);
+    }
+
+    fn cancel(&mut self, flow: &str) {
+        let Some(state) = self.running.get(flow) else { return };
+        let stats = stats(ReturnedStatus::GenericError, state, true);
+        // What a POST holds that is under way is not dropped.
+        let held = self.post.map_or(0, |(_, _, urgent, take)| if urgent { 0 } else { take });
+        let mut place = 0;
+        self.queue.retain(|sent| {
+            place += 1;
+            place <= held || sent.session != flow
+        });
+        self.finish(flow.to_owned(), stats);
+    }
+
+    fn knows(&self, flow: &str) -> VeloMessage {
+        if let Some(state) = self.running.get(flow) {
+            return stats(ReturnedStatus::Progress, state, false);
+        }
+        let told = self.finished.iter().find(|(known, _)| known == flow).map(|(_, told)| told.clone());
+        let unknown = || FlowStats {
+            query_status: vec![VeloStatus { status: ReturnedStatus::UnknownFlow.into(), ..VeloStatus::default() }],
+            flow_complete: true,
+            ..FlowStats::default()
+        };
+        VeloMessage { flow_stats: Some(told.unwrap_or_else(unknown)), ..VeloMessage::default() }
+    }
+
+    fn push(&mut self, flow: &str, urgent: bool, message: VeloMessage) {
+        let message = VeloMessage { session_id: flow.to_owned(), urgent, ..message };
+        let sent = Sent { session: flow.to_owned(), urgent, bytes: message.encode_to_vec().into() };
+        if urgent { self.urgent.push_back(sent) } else { self.queue.push_back(sent) }
+    }
+}
+
+fn stats(status: ReturnedStatus, of: &Running, complete: bool) -> VeloMessage {
+    let status = VeloStatus {
+        status: status.into(),
+        result_rows: of.rows as i64,
+        uploaded_bytes: of.bytes as i64,
+        uploaded_files: i64::from(of.bytes > 0),
+        ..VeloStatus::default()
+    };
+    let flow_stats = FlowStats { query_status: vec![status], flow_complete: complete, ..FlowStats::default() };
+    VeloMessage { flow_stats: Some(flow_stats), ..VeloMessage::default() }
+}
+
+fn response(start: u64, rows: u64, timestamp: u64) -> VeloMessage {
+    let vql_response = VqlResponse {
+        query: Some(VqlRequest { name: "A".to_owned(), ..VqlRequest::default() }),
+        query_start_row: start,
+        total_rows: rows,
+        timestamp,
+        ..VqlResponse::default()
+    };
+    VeloMessage { vql_response: Some(vql_response), ..VeloMessage::default() }
+}
+
+fn buffer(offset: u64) -> VeloMessage {
+    let file_buffer = FileBuffer {
+        pathspec: Some(PathSpec { path: "/f".to_owned(), ..PathSpec::default() }),
+        offset,
+        data: Bytes::from_static(b"0123456789"),
+        data_length: 10,
+        ..FileBuffer::default()
+    };
+    VeloMessage { file_buffer: Some(file_buffer), ..VeloMessage::default() }
+}
