@@ -34,6 +34,7 @@ mod requests;
 mod route;
 mod store;
 mod tasks;
+mod watched;
 
 pub use config::{AdoptFlows, Config, Listen, Org, Secrets, TlsMaterial};
 pub use error::FrontendError;

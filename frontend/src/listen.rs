@@ -4,6 +4,7 @@ use crate::config::{Listen, TlsMaterial};
 use crate::error::FrontendError;
 use crate::front::{Connection, Front};
 use crate::http::serve;
+use crate::watched::Watched;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::conn::auto::Builder;
@@ -13,6 +14,7 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
@@ -175,6 +177,7 @@ where
         let (front, connection) = (front.clone(), connection.clone());
         async move { Ok::<_, Infallible>(serve(front, connection, request).await) }
     });
+    let (stream, failed) = Watched::new(stream);
     let serving = builder.serve_connection(TokioIo::new(stream), service);
     let mut serving = std::pin::pin!(serving);
     let mut closing = std::pin::pin!(front.closing.cancelled());
@@ -188,8 +191,8 @@ where
             }
         }
     };
-    if let Err(error) = result {
-        tracing::debug!(%peer, %error, "connection broke");
+    if result.is_err() || failed.load(Ordering::Relaxed) {
+        tracing::debug!(%peer, ?result, "connection broke");
         // What was written last may or may not have arrived.
         for handed in connection.broke() {
             let deliveries = &front.deliveries;

@@ -5,6 +5,7 @@
 
 pub(crate) mod agent;
 pub(crate) mod faulty;
+pub(crate) mod foreman;
 
 use faulty::FaultyLog;
 use nublar_core::ids::{ClientKey, OrgId};
