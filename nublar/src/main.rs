@@ -1,1 +1,169 @@
-fn main() {}
+//! `nublar`: every role of the server, all of them in one process by default, and the commands of
+//! people.
+
+mod client_config;
+mod compose;
+mod config;
+mod secrets;
+mod setup;
+
+use anyhow::Result;
+use clap::{Parser, Subcommand};
+use client_config::AgentOptions;
+use compose::Roles;
+use config::Config;
+use secrets::Secrets;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+/// A server for fleets of Velociraptor agents.
+#[derive(Debug, Parser)]
+#[command(name = "nublar", version, propagate_version = true)]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Run everything in one process; prints `ready` when agents and people can connect
+    Run {
+        #[command(flatten)]
+        at: At,
+        /// Where agents connect by HTTPS; several addresses are several frontends
+        #[arg(long = "frontend", value_name = "ADDR")]
+        frontends: Vec<SocketAddr>,
+        /// Where agents connect by plain HTTP, for proxies that end TLS
+        #[arg(long = "frontend-http", value_name = "ADDR")]
+        frontends_http: Vec<SocketAddr>,
+        /// Where people connect
+        #[arg(long, value_name = "ADDR")]
+        gui: Option<SocketAddr>,
+    },
+    /// Make topics, index, objects and the secrets file; safe to repeat
+    Setup(At),
+    /// Run one frontend
+    Frontend(At),
+    /// Run ingest-workers
+    Worker(At),
+    /// Run a foreman
+    Foreman(At),
+    /// Run the people's side
+    Gui(At),
+    /// Print the configuration for agents
+    ClientConfig {
+        #[command(flatten)]
+        at: At,
+        #[command(flatten)]
+        client: AgentOptions,
+    },
+    /// Look at the configuration
+    #[command(subcommand)]
+    Config(ConfigCommand),
+}
+
+#[derive(Debug, Subcommand)]
+enum ConfigCommand {
+    /// Say what is wrong with it
+    Check(At),
+}
+
+/// Which installation.
+#[derive(Debug, Clone, clap::Args)]
+struct At {
+    /// Folder of what is kept
+    #[arg(long, value_name = "DIR", env = "NUBLAR_DATA")]
+    data: Option<PathBuf>,
+    /// Configuration file
+    #[arg(long, value_name = "FILE", env = "NUBLAR_CONFIG")]
+    config: Option<PathBuf>,
+}
+
+impl At {
+    fn load(&self) -> Result<Config> {
+        Config::load(self.config.as_deref(), self.data.as_deref())
+    }
+}
+
+fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    let filter = tracing_subscriber::EnvFilter::try_from_env("NUBLAR_LOG")
+        .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("info"));
+    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
+    match run(arguments.command) {
+        Ok(code) => code,
+        Err(error) => {
+            eprintln!("nublar: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+#[tokio::main]
+async fn run(command: Command) -> Result<ExitCode> {
+    match command {
+        Command::Run { at, frontends, frontends_http, gui } => {
+            let config = with_addresses(at.load()?, &frontends, &frontends_http, gui);
+            compose::run(config, Roles::All).await?;
+        }
+        Command::Setup(at) => set_up(&at.load()?).await?,
+        Command::Frontend(at) => compose::run(at.load()?, Roles::Frontend).await?,
+        Command::Worker(at) => compose::run(at.load()?, Roles::Worker).await?,
+        Command::Foreman(at) => compose::run(at.load()?, Roles::Foreman).await?,
+        Command::Gui(at) => compose::run(at.load()?, Roles::Gui).await?,
+        Command::ClientConfig { at, client } => print!("{}", client_yaml(&at.load()?, &client)?),
+        Command::Config(ConfigCommand::Check(at)) => check(&at.load()?)?,
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// The addresses of the command line win over those of the file.
+fn with_addresses(mut config: Config, https: &[SocketAddr], http: &[SocketAddr], gui: Option<SocketAddr>) -> Config {
+    let tls = |tls| move |addr: &SocketAddr| nublar_frontend::Listen { addr: *addr, tls };
+    let given: Vec<_> = https.iter().map(tls(true)).chain(http.iter().map(tls(false))).collect();
+    if !given.is_empty() {
+        config.frontend.listen = given;
+    } else if config.frontend.listen.is_empty() {
+        let addr = SocketAddr::from(([0, 0, 0, 0], 8000));
+        config.frontend.listen = vec![nublar_frontend::Listen { addr, tls: true }];
+    }
+    if let Some(gui) = gui {
+        config.gui.listen = gui;
+    }
+    config
+}
+
+async fn set_up(config: &Config) -> Result<()> {
+    let data = config.data.clone().unwrap_or_else(|| PathBuf::from("."));
+    let storage = config.storage.open(&data)?;
+    setup::prepare(config, &storage).await?;
+    let secrets = config.secrets_path()?;
+    Secrets::load_or_make(&secrets)?;
+    setup::announce(storage.log.as_ref()).await?;
+    println!("topics, index and objects are there; secrets are in {}", secrets.display());
+    Ok(())
+}
+
+fn client_yaml(config: &Config, client: &AgentOptions) -> Result<String> {
+    let secrets = Secrets::load(&config.secrets_path()?)?;
+    let api = config.data.as_deref().and_then(compose::Api::read);
+    let url = api.and_then(|api| api.agents.first().map(|url| reachable(url)));
+    client.yaml(&secrets, url.as_deref())
+}
+
+/// A server that listens everywhere is reached by this machine's name in the examples.
+fn reachable(url: &str) -> String {
+    url.replace("//0.0.0.0:", "//127.0.0.1:").replace("//[::]:", "//[::1]:")
+}
+
+fn check(config: &Config) -> Result<()> {
+    let secrets = config.secrets_path()?;
+    if Path::new(&secrets).exists() {
+        Secrets::load(&secrets)?.mac_keys()?;
+        println!("configuration and secrets can be read");
+    } else {
+        println!("configuration can be read; the secrets file {} is made by `nublar setup` or `nublar run`", secrets.display());
+    }
+    Ok(())
+}

@@ -1,0 +1,243 @@
+//! Putting roles together: all of them in one process, or one alone.
+
+use crate::config::Config;
+use crate::secrets::Secrets;
+use crate::setup;
+use anyhow::{Context, Result, bail};
+use nublar_core::fold::FoldConfig;
+use nublar_ports::Storage;
+use serde::{Deserialize, Serialize};
+use std::future::Future;
+use std::net::SocketAddr;
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::Path;
+use std::time::Duration;
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+
+/// How long roles may take to end after they were told to.
+const DRAIN: Duration = Duration::from_secs(20);
+
+/// What `run` leaves in the data folder for the commands of people.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct Api {
+    /// Where the API is.
+    pub(crate) url: String,
+    /// What to show to be let in.
+    pub(crate) token: String,
+    /// Where agents connect.
+    pub(crate) agents: Vec<String>,
+}
+
+impl Api {
+    const FILE: &str = "api.json";
+
+    /// Reads what the running server left.
+    pub(crate) fn read(data: &Path) -> Option<Self> {
+        serde_json::from_slice(&std::fs::read(data.join(Self::FILE)).ok()?).ok()
+    }
+
+    fn write(&self, data: &Path) -> Result<()> {
+        let draft = data.join("api.json.new");
+        let options = std::fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&draft);
+        let file = options.with_context(|| format!("cannot write {}", draft.display()))?;
+        serde_json::to_writer_pretty(file, self)?;
+        std::fs::rename(&draft, data.join(Self::FILE))?;
+        Ok(())
+    }
+}
+
+/// The roles of a process.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Roles {
+    /// Everything, on storage of one's own if it is embedded.
+    All,
+    /// One frontend.
+    Frontend,
+    /// The workers that the configuration names.
+    Worker,
+    /// A foreman.
+    Foreman,
+    /// The people's side.
+    Gui,
+}
+
+impl Roles {
+    fn has(self, role: Self) -> bool {
+        self == Self::All || self == role
+    }
+}
+
+/// Runs the roles until the process is told to end.
+pub(crate) async fn run(config: Config, roles: Roles) -> Result<()> {
+    if roles != Roles::All && !config.storage.is_shared() {
+        bail!(
+            "one role alone needs storage that processes can share: configure storage.log, storage.index and storage.objects, or use `nublar run`"
+        );
+    }
+    let data = config.data()?.to_owned();
+    std::fs::create_dir_all(&data).with_context(|| format!("cannot make the data folder {}", data.display()))?;
+    let storage = config.storage.open(&data)?;
+    let secrets = if roles == Roles::All {
+        Secrets::load_or_make(&config.secrets_path()?)?
+    } else {
+        Secrets::load(&config.secrets_path()?)?
+    };
+    let shutdown = CancellationToken::new();
+    let mut process = Process { tasks: JoinSet::new(), shutdown: shutdown.clone() };
+    let ended = {
+        let end = end_of_process();
+        tokio::pin!(end);
+        tokio::select! {
+            started = process.start(&config, roles, &storage, &secrets, &data) => started,
+            () = &mut end => return Ok(()),
+        }?;
+        println!("ready");
+        tokio::select! {
+            () = &mut end => Ok(()),
+            failed = process.failure() => failed,
+        }
+    };
+    shutdown.cancel();
+    let drained = tokio::time::timeout(DRAIN, async { while process.tasks.join_next().await.is_some() {} }).await;
+    if drained.is_err() {
+        tracing::warn!("not everything ended in time; what was not done is done at the next start");
+    }
+    ended
+}
+
+struct Process {
+    tasks: JoinSet<Result<()>>,
+    shutdown: CancellationToken,
+}
+
+impl Process {
+    async fn start(&mut self, config: &Config, roles: Roles, storage: &Storage, secrets: &Secrets, data: &Path) -> Result<()> {
+        if roles == Roles::All {
+            setup::prepare(config, storage).await?;
+        }
+        if roles.has(Roles::Foreman) {
+            let ports = nublar_foreman::Ports { log: storage.log.clone(), objects: storage.objects.clone() };
+            let fold = FoldConfig::new(secrets.mac_keys()?);
+            let foreman = nublar_foreman::run(config.foreman.clone(), fold, ports, self.shutdown.clone());
+            self.spawn(async { foreman.await; Ok(()) });
+        }
+        if roles.has(Roles::Worker) {
+            let ports = nublar_ingest_workers::Ports {
+                log: storage.log.clone(),
+                index: storage.index.clone(),
+                objects: storage.objects.clone(),
+            };
+            let workers = nublar_ingest_workers::run(config.workers.clone(), ports, self.shutdown.clone());
+            self.spawn(async { Ok(workers.await?) });
+        }
+        let mut api = Api { url: String::new(), token: secrets.api_token.clone(), agents: Vec::new() };
+        if roles.has(Roles::Gui) {
+            api.url = format!("http://{}", self.gui(config, storage, secrets).await?);
+            let (log, shutdown) = (storage.log.clone(), self.shutdown.clone());
+            self.spawn(async move {
+                while !shutdown.is_cancelled() {
+                    setup::announce(log.as_ref()).await?;
+                    tokio::select! {
+                        () = tokio::time::sleep(ANNOUNCE_EVERY) => {}
+                        () = shutdown.cancelled() => {}
+                    }
+                }
+                Ok(())
+            });
+        }
+        if roles.has(Roles::Frontend) {
+            for listen in &config.frontend.listen {
+                let addr = self.frontend(config, storage, secrets, *listen).await?;
+                let scheme = if listen.tls { "https" } else { "http" };
+                api.agents.push(format!("{scheme}://{addr}{}", config.frontend.base_path));
+            }
+        }
+        if roles == Roles::All {
+            api.write(data)?;
+            greet(&api, data);
+        }
+        Ok(())
+    }
+
+    /// Each address is a frontend of its own, with its own sessions and polls.
+    async fn frontend(&mut self, config: &Config, storage: &Storage, secrets: &Secrets, listen: nublar_frontend::Listen) -> Result<SocketAddr> {
+        let orgs = secrets.orgs.iter().map(|org| {
+            Ok(nublar_frontend::Org { nonce: org.nonce.clone(), id: org.id.parse()? })
+        });
+        let theirs = nublar_frontend::Secrets {
+            certificate_pem: secrets.agents.certificate.clone(),
+            agent_keys_pem: secrets.agents.key.clone(),
+            tls: Some(nublar_frontend::TlsMaterial {
+                chain_pem: secrets.tls.certificate.clone(),
+                key_pem: secrets.tls.key.clone(),
+            }),
+            orgs: orgs.collect::<Result<_>>()?,
+            mac: secrets.mac_keys()?,
+        };
+        let one = nublar_frontend::Config { listen: vec![listen], ..config.frontend.clone() };
+        let frontend = nublar_frontend::Frontend::bind(one, theirs, storage.log.clone(), storage.objects.clone()).await?;
+        let addr = frontend.addresses().first().copied().context("the frontend listens nowhere")?;
+        let shutdown = self.shutdown.clone();
+        self.spawn(async move { Ok(frontend.serve(shutdown).await?) });
+        Ok(addr)
+    }
+
+    async fn gui(&mut self, config: &Config, storage: &Storage, secrets: &Secrets) -> Result<SocketAddr> {
+        let gui = nublar_gui_api::Config::new(config.gui.listen, secrets.api_token.clone());
+        let Storage { log, index, objects } = storage.clone();
+        let gui = nublar_gui_api::Gui::bind(gui, log, index, objects, secrets.mac_keys()?).await?;
+        let addr = gui.address();
+        let shutdown = self.shutdown.clone();
+        self.spawn(async move { Ok(gui.serve(shutdown).await?) });
+        Ok(addr)
+    }
+
+    fn spawn(&mut self, role: impl Future<Output = Result<()>> + Send + 'static) {
+        let shutdown = self.shutdown.clone();
+        self.tasks.spawn(async move {
+            tokio::select! {
+                ended = role => ended,
+                () = async { shutdown.cancelled().await; tokio::time::sleep(DRAIN).await } => Ok(()),
+            }
+        });
+    }
+
+    /// Waits for a role that ends although nobody told it to.
+    async fn failure(&mut self) -> Result<()> {
+        match self.tasks.join_next().await {
+            Some(Ok(Ok(()))) => bail!("a role ended by itself"),
+            Some(Ok(Err(error))) => Err(error),
+            Some(Err(error)) => Err(error).context("a role failed"),
+            None => bail!("nothing to run"),
+        }
+    }
+}
+
+/// How often the interrogation is announced anew: its request must not outlive its topic.
+const ANNOUNCE_EVERY: Duration = Duration::from_secs(86_400);
+
+fn greet(api: &Api, data: &Path) {
+    println!("people:  {}", api.url);
+    println!("token:   {}", api.token);
+    for agents in &api.agents {
+        println!("agents:  {agents}");
+    }
+    println!("config:  nublar client-config --data {} > client.config.yaml", data.display());
+}
+
+async fn end_of_process() {
+    use tokio::signal::unix::{SignalKind, signal};
+    let terminate = async {
+        match signal(SignalKind::terminate()) {
+            Ok(mut terminate) => {
+                terminate.recv().await;
+            }
+            Err(_) => std::future::pending().await,
+        }
+    };
+    tokio::select! {
+        _ = tokio::signal::ctrl_c() => {}
+        () = terminate => {}
+    }
+}

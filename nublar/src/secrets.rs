@@ -1,0 +1,191 @@
+//! The secrets file: keys and certificates of an installation, made once by `run` or `setup`.
+
+use anyhow::{Context, Result, bail};
+use nublar_core::mac::{MacKey, MacKeys};
+use rcgen::{
+    BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, KeyUsagePurpose,
+    PKCS_RSA_SHA256, RsaKeySize,
+};
+use serde::{Deserialize, Serialize};
+use std::io::Write;
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::Path;
+
+/// The name by which agents know the server.
+const SERVER_NAME: &str = nublar_wire::SERVER_NAME;
+
+/// A certificate and its private key, PEM.
+#[derive(Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Pair {
+    pub(crate) certificate: String,
+    pub(crate) key: String,
+}
+
+/// An organisation's nonce.
+#[derive(Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct OrgNonce {
+    /// Empty for the root.
+    pub(crate) id: String,
+    pub(crate) nonce: String,
+}
+
+/// A key of ids.
+#[derive(Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct IdKey {
+    /// Signs ids from this time on, microseconds since 1970.
+    pub(crate) from_us: i64,
+    /// 64 hex digits.
+    pub(crate) secret: String,
+}
+
+/// Everything that must not be seen.
+#[derive(Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Secrets {
+    /// What a person or program shows to be let in.
+    pub(crate) api_token: String,
+    /// The authority that agents trust. Its key may be kept elsewhere: leave it empty then.
+    pub(crate) ca: Pair,
+    /// What agents encrypt to. A second key may stand behind the first during a roll.
+    pub(crate) agents: Pair,
+    /// The leaf of HTTPS.
+    pub(crate) tls: Pair,
+    pub(crate) orgs: Vec<OrgNonce>,
+    pub(crate) id_keys: Vec<IdKey>,
+}
+
+impl Secrets {
+    /// Reads the file, or makes it with new secrets.
+    pub(crate) fn load_or_make(path: &Path) -> Result<Self> {
+        if path.exists() {
+            return Self::load(path);
+        }
+        let secrets = Self::make()?;
+        let text = toml::to_string(&secrets)?;
+        let folder = path.parent().unwrap_or(Path::new("."));
+        std::fs::create_dir_all(folder).with_context(|| format!("cannot make {}", folder.display()))?;
+        let draft = path.with_extension("new");
+        let mut file = std::fs::OpenOptions::new()
+            .write(true)
+            .create(true)
+            .truncate(true)
+            .mode(0o600)
+            .open(&draft)
+            .with_context(|| format!("cannot write {}", draft.display()))?;
+        file.write_all(text.as_bytes())?;
+        file.sync_all()?;
+        std::fs::rename(&draft, path)?;
+        std::fs::File::open(folder)?.sync_all()?;
+        Ok(secrets)
+    }
+
+    /// Reads the file.
+    pub(crate) fn load(path: &Path) -> Result<Self> {
+        let text = std::fs::read_to_string(path)
+            .with_context(|| format!("cannot read the secrets file {}: `nublar setup` makes it", path.display()))?;
+        // The text itself must not be shown: toml's message would quote the line.
+        toml::from_str(&text).map_err(|error| {
+            let at = error.span().map_or(0, |span| text[..span.start.min(text.len())].lines().count());
+            anyhow::anyhow!("secrets file {}, line {at}: {}", path.display(), error.message())
+        })
+    }
+
+    fn make() -> Result<Self> {
+        let (ca, issuer) = make_ca()?;
+        let agents_key = KeyPair::generate_rsa_for(&PKCS_RSA_SHA256, RsaKeySize::_2048)?;
+        let agents = sign(&issuer, agents_key, vec![SERVER_NAME.to_owned()])?;
+        let names = ["localhost", "127.0.0.1", "::1", SERVER_NAME];
+        let tls = sign(&issuer, KeyPair::generate()?, names.map(str::to_owned).to_vec())?;
+        Ok(Self {
+            api_token: random_hex(32)?,
+            ca,
+            agents,
+            tls,
+            orgs: vec![OrgNonce { id: String::new(), nonce: random_hex(12)? }],
+            id_keys: vec![IdKey { from_us: 0, secret: random_hex(32)? }],
+        })
+    }
+
+    /// The keys of ids.
+    pub(crate) fn mac_keys(&self) -> Result<MacKeys> {
+        let mut keys = Vec::new();
+        for key in &self.id_keys {
+            let bytes = decode_hex(&key.secret).filter(|bytes| bytes.len() == 32);
+            let Some(bytes) = bytes else { bail!("secrets: id_keys.secret must be 64 hex digits") };
+            let mut secret = [0; 32];
+            secret.copy_from_slice(&bytes);
+            keys.push(MacKey { from_us: key.from_us, secret });
+        }
+        let mut keys = keys.into_iter();
+        let Some(first) = keys.next() else { bail!("secrets: id_keys must hold at least one key") };
+        Ok(MacKeys::new(first, keys))
+    }
+
+    /// The nonce of an organisation.
+    pub(crate) fn nonce(&self, org: &str) -> Result<&str> {
+        let found = self.orgs.iter().find(|known| known.id == org);
+        found.map(|org| org.nonce.as_str()).with_context(|| format!("secrets: there is no organisation {org:?}"))
+    }
+}
+
+fn make_ca() -> Result<(Pair, Issuer<'static, KeyPair>)> {
+    let key = KeyPair::generate_rsa_for(&PKCS_RSA_SHA256, RsaKeySize::_2048)?;
+    let mut params = CertificateParams::new(Vec::new())?;
+    params.distinguished_name.push(DnType::CommonName, "Nublar CA");
+    params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
+    params.not_before = rcgen::date_time_ymd(2020, 1, 1);
+    params.not_after = rcgen::date_time_ymd(2046, 1, 1);
+    let certificate = params.self_signed(&key)?;
+    let pair = Pair { certificate: certificate.pem(), key: key.serialize_pem() };
+    Ok((pair, Issuer::new(params, key)))
+}
+
+fn sign(issuer: &Issuer<'static, KeyPair>, key: KeyPair, names: Vec<String>) -> Result<Pair> {
+    let mut params = CertificateParams::new(names)?;
+    params.distinguished_name.push(DnType::CommonName, SERVER_NAME);
+    params.key_usages = vec![KeyUsagePurpose::DigitalSignature, KeyUsagePurpose::KeyEncipherment];
+    params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
+    params.use_authority_key_identifier_extension = true;
+    params.not_before = rcgen::date_time_ymd(2020, 1, 1);
+    params.not_after = rcgen::date_time_ymd(2046, 1, 1);
+    let certificate = params.signed_by(&key, issuer)?;
+    Ok(Pair { certificate: certificate.pem(), key: key.serialize_pem() })
+}
+
+fn random_hex(bytes: usize) -> Result<String> {
+    let mut random = vec![0; bytes];
+    aws_lc_rs::rand::fill(&mut random).map_err(|_| anyhow::anyhow!("the operating system gives no random bytes"))?;
+    Ok(random.iter().map(|byte| format!("{byte:02x}")).collect())
+}
+
+fn decode_hex(text: &str) -> Option<Vec<u8>> {
+    if !text.is_ascii() || !text.len().is_multiple_of(2) {
+        return None;
+    }
+    (0..text.len()).step_by(2).map(|at| u8::from_str_radix(&text[at..at + 2], 16).ok()).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    #[test]
+    fn secrets_are_made_once_and_read_again() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("deep/secrets.toml");
+        let made = Secrets::load_or_make(&path).unwrap();
+        let read = Secrets::load_or_make(&path).unwrap();
+        assert_eq!(made.api_token, read.api_token);
+        assert_eq!(made.mac_keys().unwrap(), read.mac_keys().unwrap());
+        let mode = std::os::unix::fs::PermissionsExt::mode(&std::fs::metadata(&path).unwrap().permissions());
+        assert_eq!(mode & 0o777, 0o600);
+        std::fs::write(&path, "api_token = 5\n").unwrap();
+        let error = Secrets::load(&path).err().unwrap().to_string();
+        assert!(error.contains("line 1"), "{error}");
+    }
+}
