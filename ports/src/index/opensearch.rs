@@ -8,89 +8,30 @@
 //!   one place ([`document::key`] and [`request::scoped`]).
 //! - Words of a text are found by their first 32,000 bytes.
 
+mod bulk;
+mod config;
 mod document;
 mod http;
+mod indices;
 mod request;
 
+pub use self::config::OpenSearchConfig;
+
+use self::bulk::Write;
 use self::document::{collection_of_index, document_of};
-use self::http::{Http, reason};
+use self::http::Http;
 use super::limits::check_bucket;
 use super::{Bucket, Collection, Document, Index, IndexError, Outcome, Page, Query};
 use async_trait::async_trait;
-use bytes::Bytes;
 use opensearch::http::Method;
 use serde::Deserialize;
-use serde_json::{Value, json};
-use std::collections::{BTreeSet, HashSet};
-use std::fmt;
-use std::sync::{Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
-
-/// Bulks are sent in parts of about so many bytes.
-const PART: usize = 8 << 20;
-
-/// A larger document (as JSON) is poison, bytes: OpenSearch takes requests of 100 MiB.
-const MAX_DOCUMENT: usize = 100_000_000;
+use serde_json::json;
+use std::collections::HashSet;
+use std::sync::Mutex;
 
 /// Documents asked for at once, with and without bodies; longer pages are put together.
 const CHUNK: usize = 100;
 const CHUNK_WITHOUT_BODIES: usize = 1_000;
-
-/// How often the indices of a bulk may vanish before it is given up.
-const VANISHED: usize = 3;
-
-/// How to reach OpenSearch and what to make there.
-#[derive(Clone, PartialEq, Eq)]
-pub struct OpenSearchConfig {
-    /// `http://host:port` or `https://host:port`.
-    pub url: String,
-    /// User, none when OpenSearch asks for none.
-    pub user: Option<String>,
-    /// The user's password.
-    pub password: Option<String>,
-    /// Certificates (PEM) that the server's certificate may be signed by, beside those that the
-    /// operating system trusts.
-    pub ca: Option<String>,
-    /// What the names of the indices begin with: `[a-z0-9._-]*`. Installations that share a
-    /// cluster need different ones.
-    pub prefix: String,
-    /// Primary shards of a new index.
-    pub shards: u16,
-    /// Replicas of each shard of a new index.
-    pub replicas: u16,
-    /// How soon documents are seen by queries without a refresh.
-    pub refresh_interval: Duration,
-}
-
-impl Default for OpenSearchConfig {
-    fn default() -> Self {
-        Self {
-            url: "http://127.0.0.1:9200".to_owned(),
-            user: None,
-            password: None,
-            ca: None,
-            prefix: "nublar-".to_owned(),
-            shards: 1,
-            replicas: 1,
-            refresh_interval: Duration::from_secs(5),
-        }
-    }
-}
-
-/// The password is left out.
-impl fmt::Debug for OpenSearchConfig {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("OpenSearchConfig")
-            .field("url", &self.url)
-            .field("user", &self.user)
-            .field("ca", &self.ca.is_some())
-            .field("prefix", &self.prefix)
-            .field("shards", &self.shards)
-            .field("replicas", &self.replicas)
-            .field("refresh_interval", &self.refresh_interval)
-            .finish()
-    }
-}
 
 /// The index on OpenSearch.
 pub struct OpenSearchIndex {
@@ -98,26 +39,6 @@ pub struct OpenSearchIndex {
     http: Http,
     /// Indices that are there and have our mapping.
     known: Mutex<HashSet<String>>,
-}
-
-/// How documents are written.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Write {
-    Create,
-    Put,
-}
-
-#[derive(Deserialize)]
-struct BulkAnswer {
-    items: Vec<serde_json::Map<String, Value>>,
-}
-
-#[derive(Deserialize)]
-struct BulkItem {
-    status: u16,
-    #[serde(rename = "_index")]
-    index: String,
-    error: Option<Value>,
 }
 
 #[derive(Deserialize)]
@@ -150,13 +71,6 @@ struct Shards {
     failed: u32,
 }
 
-/// A document on its way: its place among the documents of the call, its index, its lines.
-struct Line {
-    place: usize,
-    index: String,
-    bytes: Vec<u8>,
-}
-
 impl OpenSearchIndex {
     /// Prepares the client; nothing is sent yet.
     ///
@@ -176,222 +90,6 @@ impl OpenSearchIndex {
             http,
             known: Mutex::default(),
         })
-    }
-
-    fn index_name(&self, collection: Collection, bucket: Option<Bucket>) -> String {
-        let (prefix, name) = (&self.config.prefix, collection.name());
-        match bucket {
-            None => format!("{prefix}{name}"),
-            Some(Bucket::Week(week)) => format!("{prefix}{name}-w{week}"),
-            Some(Bucket::Undated) => format!("{prefix}{name}-undated"),
-        }
-    }
-
-    /// The indices of a collection, as they are named in a path.
-    fn index_names(&self, collection: Collection) -> String {
-        let (prefix, name) = (&self.config.prefix, collection.name());
-        match collection.weekly() {
-            true => format!("{prefix}{name}-w*,{prefix}{name}-undated"),
-            false => format!("{prefix}{name}"),
-        }
-    }
-
-    /// Makes an index, or makes sure that the one that exists has our mapping.
-    async fn ensure(&self, index: &str) -> Result<(), IndexError> {
-        if self.known().contains(index) {
-            return Ok(());
-        }
-        let body =
-            json!({ "settings": request::settings(&self.config), "mappings": request::mappings() });
-        let answer = self
-            .http
-            .send(Method::Put, &format!("/{index}"), &[], Some(&body))
-            .await?;
-        if answer.status == 400
-            && reason(&answer.body).contains("resource_already_exists_exception")
-        {
-            let mappings = request::mappings();
-            let answer = self
-                .http
-                .send(
-                    Method::Put,
-                    &format!("/{index}/_mapping"),
-                    &[],
-                    Some(&mappings),
-                )
-                .await?;
-            answer.done(&self.http, &format!("keep the mapping of index {index}"))?;
-        } else {
-            answer.done(&self.http, &format!("make index {index}"))?;
-        }
-        self.known().insert(index.to_owned());
-        Ok(())
-    }
-
-    fn known(&self) -> MutexGuard<'_, HashSet<String>> {
-        self.known.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    async fn write(
-        &self,
-        collection: Collection,
-        org: &str,
-        documents: Vec<Document>,
-        write: Write,
-    ) -> Result<Vec<Outcome>, IndexError> {
-        let mut outcomes: Vec<Option<Outcome>> = vec![None; documents.len()];
-        let mut lines = Vec::with_capacity(documents.len());
-        for (place, document) in documents.into_iter().enumerate() {
-            match self.line(collection, org, document, place, write) {
-                Ok(line) => lines.push(line),
-                Err(poison) => outcomes[place] = Some(Outcome::Poison(poison)),
-            }
-        }
-        for _ in 0..VANISHED {
-            let indices: BTreeSet<&str> = lines.iter().map(|line| line.index.as_str()).collect();
-            for index in indices {
-                self.ensure(index).await?;
-            }
-            lines = self.send_lines(lines, &mut outcomes).await?;
-            if lines.is_empty() {
-                break;
-            }
-        }
-        if let Some(line) = lines.first() {
-            return Err(IndexError::Unavailable(format!(
-                "opensearch index {} vanishes as soon as it is made",
-                line.index
-            )));
-        }
-        let missing =
-            || IndexError::Unavailable(format!("{} did not answer for every document", self.http));
-        outcomes
-            .into_iter()
-            .map(|outcome| outcome.ok_or_else(missing))
-            .collect()
-    }
-
-    /// A document as lines of a bulk, or why it is poison.
-    fn line(
-        &self,
-        collection: Collection,
-        org: &str,
-        document: Document,
-        place: usize,
-        write: Write,
-    ) -> Result<Line, String> {
-        if let Some(poison) = document.poison(collection) {
-            return Err(poison);
-        }
-        let index = self.index_name(collection, document.bucket);
-        let id = document::key(org, &document.id);
-        let action = match write {
-            Write::Create => json!({ "create": { "_index": index, "_id": id } }),
-            Write::Put if i64::try_from(document.version).is_err() => {
-                return Err(format!(
-                    "version {} is larger than opensearch can count",
-                    document.version
-                ));
-            }
-            Write::Put => {
-                json!({ "index": { "_index": index, "_id": id, "version": document.version, "version_type": "external_gte" } })
-            }
-        };
-        let mut bytes = action.to_string().into_bytes();
-        bytes.push(b'\n');
-        let begin = bytes.len();
-        serde_json::to_writer(&mut bytes, &document::Stored::new(org, document))
-            .map_err(|error| error.to_string())?;
-        let size = bytes.len() - begin;
-        if size > MAX_DOCUMENT {
-            return Err(format!(
-                "document of {size} bytes, at most {MAX_DOCUMENT} are taken"
-            ));
-        }
-        bytes.push(b'\n');
-        Ok(Line {
-            place,
-            index,
-            bytes,
-        })
-    }
-
-    /// Sends lines in parts; gives back those whose index has vanished.
-    async fn send_lines(
-        &self,
-        lines: Vec<Line>,
-        outcomes: &mut [Option<Outcome>],
-    ) -> Result<Vec<Line>, IndexError> {
-        let mut again = Vec::new();
-        let mut part: Vec<Line> = Vec::new();
-        let mut size = 0;
-        for line in lines {
-            if size + line.bytes.len() > PART && !part.is_empty() {
-                again.extend(
-                    self.send_part(std::mem::take(&mut part), size, outcomes)
-                        .await?,
-                );
-                size = 0;
-            }
-            size += line.bytes.len();
-            part.push(line);
-        }
-        if !part.is_empty() {
-            again.extend(self.send_part(part, size, outcomes).await?);
-        }
-        Ok(again)
-    }
-
-    async fn send_part(
-        &self,
-        part: Vec<Line>,
-        size: usize,
-        outcomes: &mut [Option<Outcome>],
-    ) -> Result<Vec<Line>, IndexError> {
-        let mut body = Vec::with_capacity(size);
-        part.iter()
-            .for_each(|line| body.extend_from_slice(&line.bytes));
-        let answer = self
-            .http
-            .send_bytes(Method::Post, "/_bulk", &[], Some(Bytes::from(body)))
-            .await?;
-        let answer: BulkAnswer = answer.done(&self.http, "bulk")?.json(&self.http)?;
-        if answer.items.len() != part.len() {
-            return Err(IndexError::Unavailable(format!(
-                "{} did not answer for every document",
-                self.http
-            )));
-        }
-        let mut again = Vec::new();
-        for (line, item) in part.into_iter().zip(answer.items) {
-            let item = item
-                .into_iter()
-                .next()
-                .map(|(_, item)| serde_json::from_value::<BulkItem>(item));
-            let Some(Ok(item)) = item else {
-                return Err(IndexError::Unavailable(format!(
-                    "{} gave an answer that is none to a bulk",
-                    self.http
-                )));
-            };
-            match item.status {
-                200 | 201 => outcomes[line.place] = Some(Outcome::Written),
-                409 => outcomes[line.place] = Some(Outcome::Exists),
-                404 => {
-                    self.known().remove(&line.index);
-                    again.push(line);
-                }
-                status => {
-                    let error = item.error.unwrap_or_default().to_string();
-                    return Err(self.http.failure(
-                        status,
-                        error.as_bytes(),
-                        &format!("write to index {}", item.index),
-                    ));
-                }
-            }
-        }
-        Ok(again)
     }
 
     /// The indices that a query looks at, none when it cannot match anything.
@@ -519,7 +217,11 @@ impl Index for OpenSearchIndex {
             .after
             .as_ref()
             .map(|cursor| (cursor.order, cursor.id.clone()));
-        let chunk = if query.without_bodies { CHUNK_WITHOUT_BODIES } else { CHUNK };
+        let chunk = if query.without_bodies {
+            CHUNK_WITHOUT_BODIES
+        } else {
+            CHUNK
+        };
         // One more than the limit tells whether there is a next page.
         while documents.len() <= query.limit {
             let size = (query.limit.saturating_add(1) - documents.len()).min(chunk);

@@ -12,6 +12,7 @@
 mod client;
 mod declare;
 mod group;
+mod health;
 mod lag;
 mod producer;
 mod tail;
@@ -30,8 +31,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 /// Largest batch of records that the topics take, bytes (`max.message.bytes`).
 const MAX_BATCH: usize = 9_437_184;
 
-/// Room in a batch for what surrounds the key and the value of a record, bytes.
-const RECORD_OVERHEAD: usize = 1_024;
+/// Largest key and value of a record together, bytes: a batch has room for what surrounds them.
+pub const MAX_RECORD: usize = MAX_BATCH - 1_024;
 
 /// How records of data topics are compressed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -127,9 +128,17 @@ struct Inner {
     control: Arc<Lane>,
     data: Arc<Lane>,
     data_topics: HashSet<String>,
-    /// Number of partitions of the topics seen so far, by our names.
-    topics: Mutex<HashMap<String, u32>>,
+    /// The topics seen so far, by our names.
+    topics: Mutex<HashMap<String, Known>>,
     peeker: Peeker,
+}
+
+/// What is known of a topic.
+#[derive(Clone, Copy)]
+struct Known {
+    partitions: u32,
+    /// Whether it was declared here as compacted.
+    compacted: bool,
 }
 
 impl KafkaLog {
@@ -142,31 +151,67 @@ impl KafkaLog {
         let control = Arc::new(Lane::control(&config, &clients)?);
         let data = Arc::new(Lane::data(&config, &clients)?);
         let data_topics = config.data_topics.iter().cloned().collect();
-        let inner = Inner { config, clients, control, data, data_topics, topics: Mutex::default(), peeker: Peeker::default() };
-        Ok(Self { inner: Arc::new(inner) })
+        let inner = Inner {
+            config,
+            clients,
+            control,
+            data,
+            data_topics,
+            topics: Mutex::default(),
+            peeker: Peeker::default(),
+        };
+        Ok(Self {
+            inner: Arc::new(inner),
+        })
     }
 }
 
 impl Inner {
     fn position(&self, offset: u64) -> Position {
-        Position { generation: self.config.generation, offset }
+        Position {
+            generation: self.config.generation,
+            offset,
+        }
     }
 
     /// The number of partitions, from memory or from Kafka. Blocks.
     fn partition_count(&self, topic: &str) -> Result<u32, LogError> {
-        if let Some(count) = locked(&self.topics).get(topic) {
-            return Ok(*count);
+        if let Some(known) = locked(&self.topics).get(topic) {
+            return Ok(known.partitions);
         }
         let kafka_topic = self.config.kafka_topic(topic);
         let count = self.clients.partition_count(&kafka_topic)?.ok_or_else(|| {
-            LogError::Refused(format!("kafka topic {kafka_topic} does not exist at {}, run setup", self.config.brokers))
+            LogError::Refused(format!(
+                "kafka topic {kafka_topic} does not exist at {}, run setup",
+                self.config.brokers
+            ))
         })?;
-        self.remember(topic, count);
+        self.remember(
+            topic,
+            Known {
+                partitions: count,
+                compacted: false,
+            },
+        );
         Ok(count)
     }
 
-    fn remember(&self, topic: &str, partitions: u32) {
-        locked(&self.topics).insert(topic.to_owned(), partitions);
+    fn remember(&self, topic: &str, known: Known) {
+        locked(&self.topics).insert(topic.to_owned(), known);
+    }
+
+    /// What is known to be wrong with a record before it is sent.
+    fn objection(&self, topic: &str, partition: u32, key: &[u8]) -> Option<LogError> {
+        let known = locked(&self.topics).get(topic).copied()?;
+        if partition >= known.partitions {
+            return Some(no_partition(topic, partition, known.partitions));
+        }
+        let keyless = known.compacted && key.is_empty();
+        keyless.then(|| {
+            LogError::Refused(format!(
+                "record without a key, but topic {topic} is compacted"
+            ))
+        })
     }
 
     /// Refuses partitions that the topic does not have. Blocks.
@@ -180,7 +225,9 @@ impl Inner {
 }
 
 fn no_partition(topic: &str, partition: u32, count: u32) -> LogError {
-    LogError::Refused(format!("topic {topic} has no partition {partition}, only {count}"))
+    LogError::Refused(format!(
+        "topic {topic} has no partition {partition}, only {count}"
+    ))
 }
 
 /// Locks; what a panicking holder left behind is still whole, for nothing here is half-written.
@@ -200,28 +247,47 @@ impl Log for KafkaLog {
     }
 
     fn append(&self, topic: &str, partition: u32, key: Bytes, value: Bytes) -> Append {
-        let known = locked(&self.inner.topics).get(topic).copied();
-        if let Some(count) = known
-            && partition >= count
-        {
-            return futures::future::ready(Err(no_partition(topic, partition, count))).boxed();
+        if let Some(error) = self.inner.objection(topic, partition, &key) {
+            return futures::future::ready(Err(error)).boxed();
         }
-        let lane = if self.inner.data_topics.contains(topic) { &self.inner.data } else { &self.inner.control };
-        lane.append(self.inner.config.kafka_topic(topic), partition, &key, &value)
+        let lane = if self.inner.data_topics.contains(topic) {
+            &self.inner.data
+        } else {
+            &self.inner.control
+        };
+        lane.append(
+            self.inner.config.kafka_topic(topic),
+            partition,
+            &key,
+            &value,
+        )
     }
 
     async fn end(&self, topic: &str, partition: u32) -> Result<Position, LogError> {
         let (inner, topic) = (self.inner.clone(), topic.to_owned());
         blocking(move || {
             inner.check_partitions(&topic, &[partition])?;
-            let offsets = inner.clients.ends(&inner.config.kafka_topic(&topic), &[partition])?;
+            let offsets = inner
+                .clients
+                .ends(&inner.config.kafka_topic(&topic), &[partition])?;
             Ok(inner.position(offsets[0]))
         })
         .await
     }
 
-    async fn tail(&self, topic: &str, partitions: &[u32], from: From) -> Result<Box<dyn Tail>, LogError> {
-        let tail = tail::open(self.inner.clone(), topic.to_owned(), partitions.to_vec(), from).await?;
+    async fn tail(
+        &self,
+        topic: &str,
+        partitions: &[u32],
+        from: From,
+    ) -> Result<Box<dyn Tail>, LogError> {
+        let tail = tail::open(
+            self.inner.clone(),
+            topic.to_owned(),
+            partitions.to_vec(),
+            from,
+        )
+        .await?;
         Ok(Box::new(tail))
     }
 

@@ -3,6 +3,10 @@
 //! A key that exists is not written again: the store is asked to write only if there is none
 //! (`If-None-Match: *`). One that does not know this is asked for the object first, and a rare
 //! race of two writers then writes the same bytes twice.
+//!
+//! The object of the key `a/b` is named `a/b!` in the bucket. Stores on a file system cannot keep
+//! `a` beside `a/b`; with the mark no name is a folder of another. It sorts before all that a key
+//! may have, so names stand in the order of the keys.
 
 use super::keys::{check_key, check_prefix};
 use super::{ObjectEntry, Objects, ObjectsError};
@@ -23,6 +27,9 @@ use std::time::Duration;
 
 /// How often a write that collides with another of the same key is repeated.
 const COLLISIONS: usize = 5;
+
+/// What is put after a key.
+const MARK: char = '!';
 
 /// Keys a listing gives at once.
 const LISTED: usize = 1_000;
@@ -67,7 +74,13 @@ pub struct S3Objects {
 impl S3Objects {
     /// Prepares the client; nothing is sent yet.
     pub fn new(config: S3Config) -> Self {
-        let credentials = Credentials::new(&config.access_key, &config.secret_key, None, None, "configuration");
+        let credentials = Credentials::new(
+            &config.access_key,
+            &config.secret_key,
+            None,
+            None,
+            "configuration",
+        );
         let timeouts = TimeoutConfig::builder()
             .connect_timeout(Duration::from_secs(3))
             .operation_attempt_timeout(Duration::from_secs(30))
@@ -83,7 +96,16 @@ impl S3Objects {
         if let Some(endpoint) = &config.endpoint {
             builder = builder.endpoint_url(endpoint);
         }
-        Self { client: Client::from_conf(builder.build()), config, conditional: AtomicBool::new(true) }
+        Self {
+            client: Client::from_conf(builder.build()),
+            config,
+            conditional: AtomicBool::new(true),
+        }
+    }
+
+    /// An object's name in the bucket.
+    fn name(key: &str) -> String {
+        format!("{key}{MARK}")
     }
 
     fn place(&self) -> String {
@@ -100,29 +122,48 @@ impl S3Objects {
         let status = status_of(&error);
         let code = error.code().unwrap_or_default().to_owned();
         if matches!(error, SdkError::ConstructionFailure(_)) {
-            return ObjectsError::Refused(format!("{place}: {}, check the configuration", DisplayErrorContext(error)));
+            return ObjectsError::Refused(format!(
+                "{place}: {}, check the configuration",
+                DisplayErrorContext(error)
+            ));
         }
         let Some(status) = status else {
-            return ObjectsError::Unavailable(format!("{place} cannot be reached: {}", DisplayErrorContext(error)));
+            return ObjectsError::Unavailable(format!(
+                "{place} cannot be reached: {}",
+                DisplayErrorContext(error)
+            ));
         };
         let message = match error.message() {
             Some(message) => format!("status {status} {code}: {message}"),
             None => format!("status {status} {code}"),
         };
         match (status, code.as_str()) {
-            (_, "NoSuchBucket") => ObjectsError::Refused(format!("{place} does not exist, run setup")),
+            (_, "NoSuchBucket") => {
+                ObjectsError::Refused(format!("{place} does not exist, run setup"))
+            }
             (507, _) | (_, "QuotaExceeded" | "XMinioStorageFull" | "InsufficientStorage") => {
                 ObjectsError::Full(format!("{place}: {message}"))
             }
             (404, _) if !key.is_empty() => ObjectsError::NotFound(key.to_owned()),
-            (401 | 403, _) => ObjectsError::Refused(format!("{place}: {message}, check the access key and its rights")),
+            (401 | 403, _) => ObjectsError::Refused(format!(
+                "{place}: {message}, check the access key and its rights"
+            )),
             (408 | 429 | 500.., _) => ObjectsError::Unavailable(format!("{place}: {message}")),
-            _ => ObjectsError::Refused(format!("{place}: {message}, check endpoint, region and bucket")),
+            _ => ObjectsError::Refused(format!(
+                "{place}: {message}, check endpoint, region and bucket"
+            )),
         }
     }
 
     async fn exists(&self, key: &str) -> Result<bool, ObjectsError> {
-        match self.client.head_object().bucket(&self.config.bucket).key(key).send().await {
+        match self
+            .client
+            .head_object()
+            .bucket(&self.config.bucket)
+            .key(Self::name(key))
+            .send()
+            .await
+        {
             Ok(_) => Ok(true),
             Err(error) => match self.explain(key, error) {
                 ObjectsError::NotFound(_) => Ok(false),
@@ -133,11 +174,27 @@ impl S3Objects {
 
     /// Writes, only if there is none when `conditional`. Whether the condition is known to the
     /// store is told by the answer: `None` when it is not.
-    async fn write(&self, key: &str, bytes: &Bytes, conditional: bool) -> Result<Option<()>, ObjectsError> {
+    async fn write(
+        &self,
+        key: &str,
+        bytes: &Bytes,
+        conditional: bool,
+    ) -> Result<Option<()>, ObjectsError> {
         for _ in 0..COLLISIONS {
-            let put = self.client.put_object().bucket(&self.config.bucket).key(key).body(ByteStream::from(bytes.clone()));
-            let put = if conditional { put.if_none_match("*") } else { put };
-            let Err(error) = put.send().await else { return Ok(Some(())) };
+            let put = self
+                .client
+                .put_object()
+                .bucket(&self.config.bucket)
+                .key(Self::name(key))
+                .body(ByteStream::from(bytes.clone()));
+            let put = if conditional {
+                put.if_none_match("*")
+            } else {
+                put
+            };
+            let Err(error) = put.send().await else {
+                return Ok(Some(()));
+            };
             match status_of(&error) {
                 Some(412) if conditional => return Ok(Some(())),
                 Some(501) if conditional => return Ok(None),
@@ -145,26 +202,37 @@ impl S3Objects {
                 _ => return Err(self.explain(key, error)),
             }
         }
-        Err(ObjectsError::Unavailable(format!("{}: others write {key} all the time", self.place())))
+        Err(ObjectsError::Unavailable(format!(
+            "{}: others write {key} all the time",
+            self.place()
+        )))
     }
 }
 
 fn status_of<E>(error: &SdkError<E>) -> Option<u16> {
-    error.raw_response().map(|response| response.status().as_u16())
+    error
+        .raw_response()
+        .map(|response| response.status().as_u16())
 }
 
 #[async_trait]
 impl Objects for S3Objects {
     async fn prepare(&self) -> Result<(), ObjectsError> {
         let bucket = &self.config.bucket;
-        let Err(error) = self.client.head_bucket().bucket(bucket).send().await else { return Ok(()) };
+        let Err(error) = self.client.head_bucket().bucket(bucket).send().await else {
+            return Ok(());
+        };
         if status_of(&error) != Some(404) {
             return Err(self.explain("", error));
         }
         let mut create = self.client.create_bucket().bucket(bucket);
         if self.config.region != "us-east-1" {
             let region = BucketLocationConstraint::from(self.config.region.as_str());
-            create = create.create_bucket_configuration(CreateBucketConfiguration::builder().location_constraint(region).build());
+            create = create.create_bucket_configuration(
+                CreateBucketConfiguration::builder()
+                    .location_constraint(region)
+                    .build(),
+            );
         }
         match create.send().await {
             Ok(_) => Ok(()),
@@ -179,7 +247,10 @@ impl Objects for S3Objects {
             if self.write(key, &bytes, true).await?.is_some() {
                 return Ok(());
             }
-            tracing::info!("{} does not know If-None-Match, it is asked for an object before it is written", self.place());
+            tracing::info!(
+                "{} does not know If-None-Match, it is asked for an object before it is written",
+                self.place()
+            );
             self.conditional.store(false, Ordering::Relaxed);
         }
         if self.exists(key).await? {
@@ -196,38 +267,75 @@ impl Objects for S3Objects {
                 false => Err(ObjectsError::NotFound(key.to_owned())),
             };
         }
-        let mut get = self.client.get_object().bucket(&self.config.bucket).key(key);
+        let mut get = self
+            .client
+            .get_object()
+            .bucket(&self.config.bucket)
+            .key(Self::name(key));
         if let Some(range) = &range {
             get = get.range(format!("bytes={}-{}", range.start, range.end - 1));
         }
         let answer = match get.send().await {
             Ok(answer) => answer,
             // The range begins beyond the end.
-            Err(error) if range.is_some() && status_of(&error) == Some(416) => return Ok(Bytes::new()),
+            Err(error) if range.is_some() && status_of(&error) == Some(416) => {
+                return Ok(Bytes::new());
+            }
             Err(error) => return Err(self.explain(key, error)),
         };
+        let whole = answer.content_range.is_none();
         let body = answer.body.collect().await;
-        let body = body.map_err(|error| ObjectsError::Unavailable(format!("{}: {}", self.place(), DisplayErrorContext(error))))?;
-        Ok(body.into_bytes())
+        let body = body.map_err(|error| {
+            ObjectsError::Unavailable(format!("{}: {}", self.place(), DisplayErrorContext(error)))
+        })?;
+        let bytes = body.into_bytes();
+        match range {
+            // A store may not understand a range, and then gives everything.
+            Some(range) if whole => {
+                let within = |offset: u64| {
+                    usize::try_from(offset)
+                        .unwrap_or(usize::MAX)
+                        .min(bytes.len())
+                };
+                Ok(bytes.slice(within(range.start)..within(range.end)))
+            }
+            _ => Ok(bytes),
+        }
     }
 
-    async fn list(&self, prefix: &str, after: Option<&str>, limit: usize) -> Result<Vec<ObjectEntry>, ObjectsError> {
+    async fn list(
+        &self,
+        prefix: &str,
+        after: Option<&str>,
+        limit: usize,
+    ) -> Result<Vec<ObjectEntry>, ObjectsError> {
         check_prefix(prefix)?;
         let mut entries: Vec<ObjectEntry> = Vec::new();
-        let mut after = after.filter(|after| !after.is_empty()).map(str::to_owned);
+        let mut after = after.filter(|after| !after.is_empty()).map(Self::name);
         while entries.len() < limit {
             let wanted = (limit - entries.len()).min(LISTED);
-            let list = self.client.list_objects_v2().bucket(&self.config.bucket).prefix(prefix).set_start_after(after.clone());
+            let list = self
+                .client
+                .list_objects_v2()
+                .bucket(&self.config.bucket)
+                .prefix(prefix)
+                .set_start_after(after.clone());
             let list = list.max_keys(i32::try_from(wanted).unwrap_or(i32::MAX));
             let answer = list.send().await.map_err(|error| self.explain("", error))?;
             let more = answer.is_truncated().unwrap_or(false);
+            let mut last = None;
             for object in answer.contents.unwrap_or_default() {
                 let size = u64::try_from(object.size.unwrap_or(0)).unwrap_or(0);
-                if let Some(key) = object.key {
-                    entries.push(ObjectEntry { key, size });
+                let Some(name) = object.key else { continue };
+                // Other names are not ours.
+                if let Some(key) = name.strip_suffix(MARK) {
+                    entries.push(ObjectEntry {
+                        key: key.to_owned(),
+                        size,
+                    });
                 }
+                last = Some(name);
             }
-            let last = entries.last().map(|entry| entry.key.clone());
             if !more || last.is_none() || last == after {
                 break;
             }
@@ -238,7 +346,14 @@ impl Objects for S3Objects {
 
     async fn delete(&self, key: &str) -> Result<(), ObjectsError> {
         check_key(key)?;
-        match self.client.delete_object().bucket(&self.config.bucket).key(key).send().await {
+        match self
+            .client
+            .delete_object()
+            .bucket(&self.config.bucket)
+            .key(Self::name(key))
+            .send()
+            .await
+        {
             Ok(_) => Ok(()),
             Err(error) => match self.explain(key, error) {
                 ObjectsError::NotFound(_) => Ok(()),

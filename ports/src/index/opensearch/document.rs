@@ -150,7 +150,14 @@ impl Stored {
         let cut = document.text.split(' ').any(|each| each.len() > MAX_WORD);
         let (body, body_base64) = match as_text(&document.body) {
             Some(text) => (Some(text.to_owned()), Vec::new()),
-            None => (None, document.body.chunks(PIECE).map(|piece| STANDARD.encode(piece)).collect()),
+            None => (
+                None,
+                document
+                    .body
+                    .chunks(PIECE)
+                    .map(|piece| STANDARD.encode(piece))
+                    .collect(),
+            ),
         };
         Self {
             org,
@@ -195,7 +202,11 @@ pub(super) fn document_of(stored: Stored, org: &str, bucket: Option<Bucket>) -> 
     let body = match stored.body {
         Some(text) => Bytes::from(text),
         None => {
-            let pieces: Result<Vec<Vec<u8>>, _> = stored.body_base64.iter().map(|piece| STANDARD.decode(piece)).collect();
+            let pieces: Result<Vec<Vec<u8>>, _> = stored
+                .body_base64
+                .iter()
+                .map(|piece| STANDARD.decode(piece))
+                .collect();
             Bytes::from(pieces.ok()?.concat())
         }
     };
@@ -277,8 +288,18 @@ mod tests {
 
     #[test]
     fn a_large_body_is_cut_into_pieces() {
-        let body: Bytes = (0..=255).cycle().take(2 * PIECE + 1).collect::<Vec<u8>>().into();
-        let stored = Stored::new("root", Document { body: body.clone(), ..document("", "", b"") });
+        let body: Bytes = (0..=255)
+            .cycle()
+            .take(2 * PIECE + 1)
+            .collect::<Vec<u8>>()
+            .into();
+        let stored = Stored::new(
+            "root",
+            Document {
+                body: body.clone(),
+                ..document("", "", b"")
+            },
+        );
         assert_eq!(stored.body_base64.len(), 3);
         assert!(document_of(stored, "root", None).unwrap().body == body);
     }

@@ -167,8 +167,9 @@ pub async fn odd_ids(stage: &dyn Stage) {
         for one in documents {
             let found = index.get(collection, ORG, one.bucket, &one.id).await;
             assert_eq!(found.unwrap().as_ref(), Some(&one));
+            let id = one.id.clone();
             let outcomes = index.put(collection, ORG, vec![one]).await.unwrap();
-            assert_eq!(outcomes, [Outcome::Written]);
+            assert_eq!(outcomes, [Outcome::Written], "{collection:?} {id:?}");
         }
     }
 }

@@ -312,6 +312,7 @@ pub async fn restart_keeps_everything(stage: &dyn Stage) {
     let index = stage.open().await;
     index.prepare().await.unwrap();
     for collection in Collection::ALL {
+        index.refresh(collection).await.unwrap();
         let ids = walk(&*index, collection, &Query::default(), 7).await;
         let expected: Vec<String> = (0..50).map(|number| format!("{number:02}")).collect();
         assert_eq!(ids, expected, "{collection:?}");

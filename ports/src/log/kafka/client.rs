@@ -1,10 +1,11 @@
-//! Kafka clients for questions (metadata, offsets), what they report, and what their errors mean.
+//! Kafka clients for questions: metadata and offsets.
 
 use super::super::LogError;
+use super::health::{Health, code_of, moved};
 use super::{KafkaConfig, kafka_partition, locked};
 use rdkafka::ClientContext;
-use rdkafka::config::{ClientConfig, FromClientConfigAndContext, RDKafkaLogLevel};
-use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerContext};
+use rdkafka::config::{ClientConfig, FromClientConfigAndContext};
+use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode as Code};
 use rdkafka::{Offset, TopicPartitionList};
 use std::collections::HashMap;
@@ -15,166 +16,14 @@ use std::time::{Duration, Instant};
 /// How long a question may take.
 pub(super) const ANSWER: Duration = Duration::from_secs(10);
 
-/// How long after it was reported a refusal explains that nothing answers.
-const EXPLAINS: Duration = Duration::from_secs(30);
-
 /// Runs what blocks away from the async threads.
-pub(super) async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T, LogError> + Send + 'static) -> Result<T, LogError> {
+pub(super) async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, LogError> + Send + 'static,
+) -> Result<T, LogError> {
     match tokio::task::spawn_blocking(work).await {
         Ok(result) => result,
         Err(error) => Err(LogError::Unavailable(format!("kafka client: {error}"))),
     }
-}
-
-/// What a client reports on its own, kept to explain the errors of calls: a wrong password, say,
-/// is reported once while every call merely times out.
-#[derive(Clone)]
-pub(super) struct Health {
-    brokers: Arc<str>,
-    last: Arc<Mutex<Option<Report>>>,
-}
-
-struct Report {
-    at: Instant,
-    code: Code,
-    reason: String,
-}
-
-impl Health {
-    fn new(brokers: &str) -> Self {
-        Self { brokers: brokers.into(), last: Arc::default() }
-    }
-
-    /// What an error of the client means for who called; `doing` says what was tried.
-    pub(super) fn explain(&self, doing: &str, error: &KafkaError) -> LogError {
-        match code_of(error) {
-            Some(code) => self.explain_code(doing, code),
-            None => LogError::Refused(format!("kafka at {}: {doing}: {error}", self.brokers)),
-        }
-    }
-
-    /// The same for a bare code.
-    pub(super) fn explain_code(&self, doing: &str, code: Code) -> LogError {
-        let brokers = &self.brokers;
-        if refuses(code) {
-            return LogError::Refused(format!("kafka at {brokers}: {doing}: {code}, {}", advice(code)));
-        }
-        if code == Code::QueueFull {
-            return LogError::Full(format!("kafka at {brokers}: {doing}: too many records wait to be acknowledged"));
-        }
-        match &*locked(&self.last) {
-            Some(report) if report.at.elapsed() < EXPLAINS && refuses(report.code) => {
-                LogError::Refused(format!("kafka at {brokers}: {doing}: {}, {}", report.reason, advice(report.code)))
-            }
-            Some(report) if report.at.elapsed() < EXPLAINS => {
-                LogError::Unavailable(format!("kafka at {brokers}: {doing}: {code} ({})", report.reason))
-            }
-            _ => LogError::Unavailable(format!("kafka at {brokers}: {doing}: {code}")),
-        }
-    }
-}
-
-impl ClientContext for Health {
-    fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
-        match level {
-            RDKafkaLogLevel::Emerg | RDKafkaLogLevel::Alert | RDKafkaLogLevel::Critical => {
-                tracing::error!(facility, "kafka client: {message}");
-            }
-            RDKafkaLogLevel::Error | RDKafkaLogLevel::Warning => tracing::warn!(facility, "kafka client: {message}"),
-            _ => tracing::debug!(facility, "kafka client: {message}"),
-        }
-    }
-
-    fn error(&self, error: KafkaError, reason: &str) {
-        let Some(code) = code_of(&error).filter(|code| *code != Code::PartitionEOF) else { return };
-        tracing::debug!(%code, "kafka client: {reason}");
-        let mut last = locked(&self.last);
-        // That all brokers are down says less than why each of them is.
-        let says_less = code == Code::AllBrokersDown && last.as_ref().is_some_and(|report| report.at.elapsed() < EXPLAINS);
-        if !says_less {
-            *last = Some(Report { at: Instant::now(), code, reason: reason.to_owned() });
-        }
-    }
-}
-
-impl ConsumerContext for Health {}
-
-/// The code in an error, also where the client library does not hand it out.
-pub(super) fn code_of(error: &KafkaError) -> Option<Code> {
-    match error {
-        KafkaError::AdminOp(code) => Some(*code),
-        KafkaError::Canceled => Some(Code::BrokerDestroy),
-        other => other.rdkafka_error_code(),
-    }
-}
-
-/// Whether Kafka says no, and will say so again.
-fn refuses(code: Code) -> bool {
-    matches!(
-        code,
-        Code::Authentication
-            | Code::SaslAuthenticationFailed
-            | Code::UnsupportedSASLMechanism
-            | Code::IllegalSASLState
-            | Code::SSL
-            | Code::SecurityDisabled
-            | Code::TopicAuthorizationFailed
-            | Code::GroupAuthorizationFailed
-            | Code::ClusterAuthorizationFailed
-            | Code::TransactionalIdAuthorizationFailed
-            | Code::UnknownTopic
-            | Code::UnknownTopicOrPartition
-            | Code::UnknownPartition
-            | Code::InvalidTopic
-            | Code::InvalidPartitions
-            | Code::InvalidReplicationFactor
-            | Code::InvalidConfig
-            | Code::InvalidRequest
-            | Code::InvalidRecord
-            | Code::InvalidTimestamp
-            | Code::InvalidArgument
-            | Code::PolicyViolation
-            | Code::UnsupportedVersion
-            | Code::UnsupportedFeature
-            | Code::UnsupportedCompressionType
-    )
-}
-
-fn advice(code: Code) -> &'static str {
-    match code {
-        Code::Authentication | Code::SaslAuthenticationFailed => "check user and password",
-        Code::UnsupportedSASLMechanism | Code::IllegalSASLState | Code::SecurityDisabled => {
-            "check security.protocol and sasl.mechanism"
-        }
-        Code::SSL => "check security.protocol and the certificates",
-        Code::TopicAuthorizationFailed => "give the user rights on the topics with the configured prefix",
-        Code::GroupAuthorizationFailed => "give the user rights on the groups with the configured prefix",
-        Code::ClusterAuthorizationFailed | Code::TransactionalIdAuthorizationFailed => {
-            "give the user the right to create topics and to produce idempotently"
-        }
-        Code::UnknownTopic | Code::UnknownTopicOrPartition | Code::UnknownPartition => "run setup to create the topics",
-        Code::InvalidReplicationFactor => "configure a replication factor of at most the number of brokers",
-        _ => "check the configuration of the cluster",
-    }
-}
-
-/// Whether a question is worth repeating at once: a leader moved, a connection was just lost.
-fn moved(code: Code) -> bool {
-    matches!(
-        code,
-        Code::LeaderNotAvailable
-            | Code::NotLeaderForPartition
-            | Code::OffsetNotAvailable
-            | Code::ReplicaNotAvailable
-            | Code::FencedLeaderEpoch
-            | Code::UnknownLeaderEpoch
-            | Code::NetworkException
-            | Code::BrokerTransportFailure
-            | Code::CoordinatorNotAvailable
-            | Code::CoordinatorLoadInProgress
-            | Code::NotCoordinator
-            | Code::WaitingForCoordinator
-    )
 }
 
 /// The clients that ask, and the consumers that are being closed.
@@ -205,9 +54,18 @@ impl Clients {
         let health = Health::new(&config.brokers);
         let tail_group = format!("{}tail", config.prefix);
         let mut asking = base.clone();
-        asking.set("allow.auto.create.topics", "false").set("topic.metadata.refresh.interval.ms", "-1");
+        asking
+            .set("allow.auto.create.topics", "false")
+            .set("topic.metadata.refresh.interval.ms", "-1");
         let asking = create(&asking, health.clone())?;
-        Ok(Self { base, tail_group, health, asking, groups: Mutex::default(), closing: Mutex::default() })
+        Ok(Self {
+            base,
+            tail_group,
+            health,
+            asking,
+            groups: Mutex::default(),
+            closing: Mutex::default(),
+        })
     }
 
     /// The properties that all clients have.
@@ -243,16 +101,24 @@ impl Clients {
         let metadata = self.asking.fetch_metadata(Some(kafka_topic), ANSWER);
         self.hear();
         let metadata = metadata.map_err(|error| self.health.explain(&doing, &error))?;
-        let Some(topic) = metadata.topics().first() else { return Ok(None) };
+        let Some(topic) = metadata.topics().first() else {
+            return Ok(None);
+        };
         match topic.error().map(Code::from) {
-            None | Some(Code::LeaderNotAvailable) => Ok(u32::try_from(topic.partitions().len()).ok().filter(|count| *count > 0)),
+            None | Some(Code::LeaderNotAvailable) => Ok(u32::try_from(topic.partitions().len())
+                .ok()
+                .filter(|count| *count > 0)),
             Some(Code::UnknownTopicOrPartition | Code::UnknownTopic) => Ok(None),
             Some(code) => Err(self.health.explain_code(&doing, code)),
         }
     }
 
     /// The first offsets that are kept, in the order of the partitions. Blocks.
-    pub(super) fn earliest(&self, kafka_topic: &str, partitions: &[u32]) -> Result<Vec<u64>, LogError> {
+    pub(super) fn earliest(
+        &self,
+        kafka_topic: &str,
+        partitions: &[u32],
+    ) -> Result<Vec<u64>, LogError> {
         self.offsets(kafka_topic, partitions, Offset::Beginning)
     }
 
@@ -263,43 +129,80 @@ impl Clients {
 
     /// The first offsets at or after a time in milliseconds since 1970, the ends where there is
     /// no such record. Blocks.
-    pub(super) fn since(&self, kafka_topic: &str, partitions: &[u32], millis: i64) -> Result<Vec<u64>, LogError> {
+    pub(super) fn since(
+        &self,
+        kafka_topic: &str,
+        partitions: &[u32],
+        millis: i64,
+    ) -> Result<Vec<u64>, LogError> {
         // The ends are asked for first: what is appended in between is then not missed.
         let ends = self.ends(kafka_topic, partitions)?;
         let found = self.listed(kafka_topic, partitions, Offset::Offset(millis.max(0)))?;
-        Ok(found.into_iter().zip(ends).map(|(offset, end)| offset.unwrap_or(end)).collect())
+        Ok(found
+            .into_iter()
+            .zip(ends)
+            .map(|(offset, end)| offset.unwrap_or(end))
+            .collect())
     }
 
-    fn offsets(&self, kafka_topic: &str, partitions: &[u32], which: Offset) -> Result<Vec<u64>, LogError> {
-        let missing = || LogError::Unavailable(format!("kafka gave no offset of topic {kafka_topic}"));
-        self.listed(kafka_topic, partitions, which)?.into_iter().map(|offset| offset.ok_or_else(missing)).collect()
+    fn offsets(
+        &self,
+        kafka_topic: &str,
+        partitions: &[u32],
+        which: Offset,
+    ) -> Result<Vec<u64>, LogError> {
+        let missing =
+            || LogError::Unavailable(format!("kafka gave no offset of topic {kafka_topic}"));
+        self.listed(kafka_topic, partitions, which)?
+            .into_iter()
+            .map(|offset| offset.ok_or_else(missing))
+            .collect()
     }
 
     /// Asks the partitions' leaders for offsets: the first, the last, or by time.
-    fn listed(&self, kafka_topic: &str, partitions: &[u32], which: Offset) -> Result<Vec<Option<u64>>, LogError> {
+    fn listed(
+        &self,
+        kafka_topic: &str,
+        partitions: &[u32],
+        which: Offset,
+    ) -> Result<Vec<Option<u64>>, LogError> {
         if partitions.is_empty() {
             return Ok(Vec::new());
         }
         let doing = format!("look up offsets of topic {kafka_topic}");
         let answer = self.repeated(&doing, || {
-            let answer = self.asking.offsets_for_times(list(kafka_topic, partitions, which)?, ANSWER);
+            let answer = self
+                .asking
+                .offsets_for_times(list(kafka_topic, partitions, which)?, ANSWER);
             self.hear();
             let answer = answer?;
-            answer.elements().iter().try_for_each(rdkafka::topic_partition_list::TopicPartitionListElem::error)?;
+            answer
+                .elements()
+                .iter()
+                .try_for_each(rdkafka::topic_partition_list::TopicPartitionListElem::error)?;
             Ok(answer)
         })?;
         Ok(in_order(&answer, kafka_topic, partitions))
     }
 
     /// The offsets that a group has committed, none where it has not. Blocks.
-    pub(super) fn committed(&self, group: &str, kafka_topic: &str, partitions: &[u32]) -> Result<Vec<Option<u64>>, LogError> {
+    pub(super) fn committed(
+        &self,
+        group: &str,
+        kafka_topic: &str,
+        partitions: &[u32],
+    ) -> Result<Vec<Option<u64>>, LogError> {
         let client = self.group(group)?;
         let doing = format!("look up the offsets of group {group}");
         let answer = self.repeated(&doing, || {
-            let answer = client.committed_offsets(list(kafka_topic, partitions, Offset::Invalid)?, ANSWER);
+            let answer =
+                client.committed_offsets(list(kafka_topic, partitions, Offset::Invalid)?, ANSWER);
             while client.poll(Duration::ZERO).is_some() {}
             let answer = answer?;
-            answer.elements().iter().try_for_each(rdkafka::topic_partition_list::TopicPartitionListElem::error)?;
+            answer
+                .elements()
+                .iter()
+                .try_for_each(rdkafka::topic_partition_list::TopicPartitionListElem::error)?;
             Ok(answer)
         })?;
         Ok(in_order(&answer, kafka_topic, partitions))
@@ -311,13 +214,18 @@ impl Clients {
         if let Some(client) = groups.get(group) {
             return Ok(client.clone());
         }
-        let client: Arc<BaseConsumer<Health>> = Arc::new(create(&self.consumer(Some(group)), self.health())?);
+        let client: Arc<BaseConsumer<Health>> =
+            Arc::new(create(&self.consumer(Some(group)), self.health())?);
         groups.insert(group.to_owned(), client.clone());
         Ok(client)
     }
 
     /// Repeats a question while leaders move, for a few seconds.
-    fn repeated<T>(&self, doing: &str, ask: impl Fn() -> Result<T, KafkaError>) -> Result<T, LogError> {
+    fn repeated<T>(
+        &self,
+        doing: &str,
+        ask: impl Fn() -> Result<T, KafkaError>,
+    ) -> Result<T, LogError> {
         let until = Instant::now() + ANSWER / 2;
         loop {
             match ask() {
@@ -339,7 +247,10 @@ impl Clients {
     pub(super) fn close(&self, consumer: impl Send + 'static) {
         let mut closing = locked(&self.closing);
         closing.retain(|thread| !thread.is_finished());
-        match std::thread::Builder::new().name("kafka-close".to_owned()).spawn(move || drop(consumer)) {
+        match std::thread::Builder::new()
+            .name("kafka-close".to_owned())
+            .spawn(move || drop(consumer))
+        {
             Ok(thread) => closing.push(thread),
             Err(error) => tracing::warn!(%error, "no thread to close a kafka consumer on"),
         }
@@ -356,18 +267,27 @@ impl Drop for Clients {
 }
 
 /// Makes a client.
-pub(super) fn create<C, T: FromClientConfigAndContext<C>>(config: &ClientConfig, context: C) -> Result<T, LogError>
+pub(super) fn create<C, T: FromClientConfigAndContext<C>>(
+    config: &ClientConfig,
+    context: C,
+) -> Result<T, LogError>
 where
     C: ClientContext,
 {
     T::from_config_and_context(config, context).map_err(|error| match error {
-        KafkaError::ClientConfig(_, description, name, _) => LogError::Refused(format!("kafka property {name}: {description}")),
+        KafkaError::ClientConfig(_, description, name, _) => {
+            LogError::Refused(format!("kafka property {name}: {description}"))
+        }
         other => LogError::Refused(format!("kafka client: {other}")),
     })
 }
 
 /// A list of partitions, all with the same offset.
-pub(super) fn list(kafka_topic: &str, partitions: &[u32], offset: Offset) -> Result<TopicPartitionList, KafkaError> {
+pub(super) fn list(
+    kafka_topic: &str,
+    partitions: &[u32],
+    offset: Offset,
+) -> Result<TopicPartitionList, KafkaError> {
     let mut list = TopicPartitionList::with_capacity(partitions.len());
     for partition in partitions {
         list.add_partition_offset(kafka_topic, kafka_partition(*partition), offset)?;
@@ -376,8 +296,15 @@ pub(super) fn list(kafka_topic: &str, partitions: &[u32], offset: Offset) -> Res
 }
 
 /// The offsets of a list in the order of the partitions, none where it has no real one.
-fn in_order(answer: &TopicPartitionList, kafka_topic: &str, partitions: &[u32]) -> Vec<Option<u64>> {
-    let offset_of = |partition: &u32| match answer.find_partition(kafka_topic, kafka_partition(*partition))?.offset() {
+fn in_order(
+    answer: &TopicPartitionList,
+    kafka_topic: &str,
+    partitions: &[u32],
+) -> Vec<Option<u64>> {
+    let offset_of = |partition: &u32| match answer
+        .find_partition(kafka_topic, kafka_partition(*partition))?
+        .offset()
+    {
         Offset::Offset(offset) => u64::try_from(offset).ok(),
         _ => None,
     };

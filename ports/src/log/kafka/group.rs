@@ -6,13 +6,17 @@
 //! exactly there.
 
 use super::super::{Group, GroupEvent, LogError, Position};
-use super::client::{Health, blocking, code_of, create, list};
-use super::tail::{overtaken, passes, record};
+use super::client::{blocking, create, list};
+use super::health::{Health, code_of, passes};
+use super::tail::{overtaken, record};
 use super::{Inner, kafka_partition, locked};
 use async_trait::async_trait;
-use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer, ConsumerContext, RebalanceProtocol, StreamConsumer};
 use rdkafka::config::RDKafkaLogLevel;
+use rdkafka::consumer::{
+    BaseConsumer, CommitMode, Consumer, ConsumerContext, RebalanceProtocol, StreamConsumer,
+};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode as Code};
+use rdkafka::topic_partition_list::TopicPartitionListElem;
 use rdkafka::types::RDKafkaRespErr;
 use rdkafka::{ClientContext, Offset, TopicPartitionList};
 use std::collections::{HashMap, VecDeque};
@@ -54,12 +58,23 @@ impl ClientContext for Membership {
 }
 
 impl ConsumerContext for Membership {
-    fn rebalance(&self, consumer: &BaseConsumer<Self>, event: RDKafkaRespErr, partitions: &mut TopicPartitionList) {
-        let numbers = partitions.elements().iter().filter_map(|element| u32::try_from(element.partition()).ok()).collect();
+    fn rebalance(
+        &self,
+        consumer: &BaseConsumer<Self>,
+        event: RDKafkaRespErr,
+        partitions: &mut TopicPartitionList,
+    ) {
+        let numbers: Vec<u32> = partitions
+            .elements()
+            .iter()
+            .filter_map(|element| u32::try_from(element.partition()).ok())
+            .collect();
+        let waits = !numbers.is_empty() && !self.leaving.load(Ordering::Acquire);
         let assigned = event == RDKafkaRespErr::RD_KAFKA_RESP_ERR__ASSIGN_PARTITIONS;
         let done = match (assigned, consumer.rebalance_protocol()) {
             // The member takes them over when it knows where to begin.
-            (true, _) if !self.leaving.load(Ordering::Acquire) => Ok(()),
+            (true, _) if waits => Ok(()),
+            // Kafka waits for an answer also where there is nothing to take over.
             (true, _) => consumer.incremental_assign(partitions),
             (false, RebalanceProtocol::Cooperative) => consumer.incremental_unassign(partitions),
             (false, _) => consumer.unassign(),
@@ -67,7 +82,11 @@ impl ConsumerContext for Membership {
         if let Err(error) = done {
             tracing::warn!(%error, "kafka partitions could not be handed over");
         }
-        locked(&self.moves).push_back(if assigned { Move::Assign(numbers) } else { Move::Revoke(numbers) });
+        locked(&self.moves).push_back(if assigned {
+            Move::Assign(numbers)
+        } else {
+            Move::Revoke(numbers)
+        });
         self.moved.notify_one();
     }
 }
@@ -101,14 +120,25 @@ pub(super) struct KafkaGroup {
 }
 
 /// See [`Log::group`](super::Log::group).
-pub(super) async fn join(inner: Arc<Inner>, group: String, topic: String) -> Result<KafkaGroup, LogError> {
+pub(super) async fn join(
+    inner: Arc<Inner>,
+    group: String,
+    topic: String,
+) -> Result<KafkaGroup, LogError> {
     let kafka_topic = inner.config.kafka_topic(&topic);
     let kafka_group = inner.config.kafka_group(&group, &topic);
     let committed = {
-        let (inner, topic, kafka_topic, kafka_group) = (inner.clone(), topic.clone(), kafka_topic.clone(), kafka_group.clone());
+        let (inner, topic, kafka_topic, kafka_group) = (
+            inner.clone(),
+            topic.clone(),
+            kafka_topic.clone(),
+            kafka_group.clone(),
+        );
         blocking(move || {
             let partitions: Vec<u32> = (0..inner.partition_count(&topic)?).collect();
-            inner.clients.committed(&kafka_group, &kafka_topic, &partitions)
+            inner
+                .clients
+                .committed(&kafka_group, &kafka_topic, &partitions)
         })
         .await?
     };
@@ -129,9 +159,12 @@ pub(super) async fn join(inner: Arc<Inner>, group: String, topic: String) -> Res
         leaving: AtomicBool::new(false),
     };
     let consumer: StreamConsumer<Membership> = create(&config, membership)?;
-    consumer
-        .subscribe(&[&kafka_topic])
-        .map_err(|error| inner.clients.health().explain(&format!("join group {kafka_group}"), &error))?;
+    consumer.subscribe(&[&kafka_topic]).map_err(|error| {
+        inner
+            .clients
+            .health()
+            .explain(&format!("join group {kafka_group}"), &error)
+    })?;
     Ok(KafkaGroup {
         inner,
         topic,
@@ -149,12 +182,17 @@ pub(super) async fn join(inner: Arc<Inner>, group: String, topic: String) -> Res
 
 /// Why a group that has no offsets is not joined or looked at.
 pub(super) fn undeclared(kafka_group: &str) -> LogError {
-    LogError::Refused(format!("kafka group {kafka_group} has no offsets: it was never declared, or they have expired; run setup"))
+    LogError::Refused(format!(
+        "kafka group {kafka_group} has no offsets: it was never declared, or they have expired; run setup"
+    ))
 }
 
 impl KafkaGroup {
     fn explain(&self, doing: &str, error: &KafkaError) -> LogError {
-        self.inner.clients.health().explain(&format!("{doing} of group {}", self.kafka_group), error)
+        self.inner
+            .clients
+            .health()
+            .explain(&format!("{doing} of group {}", self.kafka_group), error)
     }
 
     /// Follows what Kafka did while the client was polled.
@@ -177,24 +215,48 @@ impl KafkaGroup {
 
     /// Takes over the pending partitions at the group's offsets.
     async fn take_over(&mut self) -> Result<(), LogError> {
-        let (inner, kafka_group, kafka_topic) = (self.inner.clone(), self.kafka_group.clone(), self.kafka_topic.clone());
+        let (inner, kafka_group, kafka_topic) = (
+            self.inner.clone(),
+            self.kafka_group.clone(),
+            self.kafka_topic.clone(),
+        );
         let partitions = self.pending.clone();
         let running = self.offsets.get_or_insert_with(|| {
-            tokio::task::spawn_blocking(move || inner.clients.committed(&kafka_group, &kafka_topic, &partitions))
+            tokio::task::spawn_blocking(move || {
+                inner
+                    .clients
+                    .committed(&kafka_group, &kafka_topic, &partitions)
+            })
         });
         let result = running.await;
         self.offsets = None;
-        let offsets = result.map_err(|error| LogError::Unavailable(format!("kafka client: {error}")))??;
+        let offsets =
+            result.map_err(|error| LogError::Unavailable(format!("kafka client: {error}")))??;
         let mut taken = Vec::with_capacity(offsets.len());
         for (partition, offset) in self.pending.iter().zip(offsets) {
-            taken.push((*partition, offset.ok_or_else(|| undeclared(&self.kafka_group))?));
+            taken.push((
+                *partition,
+                offset.ok_or_else(|| undeclared(&self.kafka_group))?,
+            ));
         }
-        self.assign(&taken).map_err(|error| self.explain("take over partitions", &error))?;
+        self.assign(&taken)
+            .map_err(|error| self.explain("take over partitions", &error))?;
         self.pending.clear();
         for (partition, mark) in taken {
             let epoch = EPOCHS.fetch_add(1, Ordering::Relaxed);
-            self.owned.insert(partition, Owned { epoch, next: mark, mark });
-            self.ready.push_back(GroupEvent::Assigned { partition, epoch, mark: self.inner.position(mark) });
+            self.owned.insert(
+                partition,
+                Owned {
+                    epoch,
+                    next: mark,
+                    mark,
+                },
+            );
+            self.ready.push_back(GroupEvent::Assigned {
+                partition,
+                epoch,
+                mark: self.inner.position(mark),
+            });
         }
         Ok(())
     }
@@ -203,13 +265,20 @@ impl KafkaGroup {
         let mut assignment = TopicPartitionList::with_capacity(taken.len());
         for (partition, offset) in taken {
             let offset = Offset::Offset(i64::try_from(*offset).unwrap_or(i64::MAX));
-            assignment.add_partition_offset(&self.kafka_topic, kafka_partition(*partition), offset)?;
+            assignment.add_partition_offset(
+                &self.kafka_topic,
+                kafka_partition(*partition),
+                offset,
+            )?;
         }
         self.consumer.incremental_assign(&assignment)
     }
 
     /// Deals with what the client gave.
-    fn take(&mut self, received: Result<Option<super::super::Record>, KafkaError>) -> Result<(), LogError> {
+    fn take(
+        &mut self,
+        received: Result<Option<super::super::Record>, KafkaError>,
+    ) -> Result<(), LogError> {
         match received {
             Ok(Some(record)) => {
                 if let Some(owned) = self.owned.get_mut(&record.partition)
@@ -234,9 +303,31 @@ impl KafkaGroup {
 
     fn look_up(&mut self) {
         let (inner, kafka_topic) = (self.inner.clone(), self.kafka_topic.clone());
-        let nexts = self.owned.iter().map(|(partition, owned)| (*partition, owned.next)).collect();
-        self.lookup = Some(tokio::task::spawn_blocking(move || overtaken(&inner, &kafka_topic, nexts)));
+        let nexts = self
+            .owned
+            .iter()
+            .map(|(partition, owned)| (*partition, owned.next))
+            .collect();
+        self.lookup = Some(tokio::task::spawn_blocking(move || {
+            overtaken(&inner, &kafka_topic, nexts)
+        }));
     }
+}
+
+/// Hands an offset to the client to be committed. (Its call for a single offset adds one to it.)
+fn store(
+    consumer: &StreamConsumer<Membership>,
+    kafka_topic: &str,
+    partition: u32,
+    next: u64,
+) -> Result<(), KafkaError> {
+    let next = Offset::Offset(i64::try_from(next).unwrap_or(i64::MAX));
+    let offsets = list(kafka_topic, &[partition], next)?;
+    consumer.store_offsets(&offsets)?;
+    offsets
+        .elements()
+        .iter()
+        .try_for_each(TopicPartitionListElem::error)
 }
 
 #[async_trait]
@@ -254,7 +345,9 @@ impl Group for KafkaGroup {
             if let Some(lookup) = &mut self.lookup {
                 let result = lookup.await;
                 self.lookup = None;
-                let error = result.unwrap_or_else(|error| LogError::Unavailable(format!("kafka client: {error}")));
+                let error = result.unwrap_or_else(|error| {
+                    LogError::Unavailable(format!("kafka client: {error}"))
+                });
                 if matches!(error, LogError::Unavailable(_)) {
                     self.look_up();
                 }
@@ -275,49 +368,66 @@ impl Group for KafkaGroup {
     }
 
     fn mark(&mut self, partition: u32, epoch: u64, next: Position) -> Result<(), LogError> {
-        let Some(owned) = self.owned.get_mut(&partition).filter(|owned| owned.epoch == epoch) else {
+        let Some(owned) = self
+            .owned
+            .get_mut(&partition)
+            .filter(|owned| owned.epoch == epoch)
+        else {
             return Err(LogError::StaleEpoch);
         };
         let generation = self.inner.config.generation;
         if next.generation != generation {
             let wrong = next.generation;
-            return Err(LogError::Refused(format!("mark of generation {wrong} in topic {} of generation {generation}", self.topic)));
+            return Err(LogError::Refused(format!(
+                "mark of generation {wrong} in topic {} of generation {generation}",
+                self.topic
+            )));
         }
         if next.offset <= owned.mark {
             return Ok(());
         }
-        let offset = i64::try_from(next.offset).unwrap_or(i64::MAX);
-        match self.consumer.store_offset(&self.kafka_topic, kafka_partition(partition), offset) {
+        match store(&self.consumer, &self.kafka_topic, partition, next.offset) {
             Ok(()) => {
                 owned.mark = next.offset;
                 Ok(())
             }
             // Taken away while nobody was listening.
-            Err(error) if matches!(code_of(&error), Some(Code::State | Code::UnknownPartition)) => Err(LogError::StaleEpoch),
+            Err(error) if matches!(code_of(&error), Some(Code::State | Code::UnknownPartition)) => {
+                Err(LogError::StaleEpoch)
+            }
             Err(error) => Err(self.explain("mark", &error)),
         }
     }
 
     async fn flush(&mut self) -> Result<(), LogError> {
-        let waited_long = || LogError::Unavailable(format!("kafka did not take the marks within {} s", FLUSH.as_secs()));
+        let waited_long = || {
+            LogError::Unavailable(format!(
+                "kafka did not take the marks within {} s",
+                FLUSH.as_secs()
+            ))
+        };
         if let Some(earlier) = &mut self.flushing {
             // It may have begun before the newest marks.
             let _ = timeout(FLUSH, earlier).await.map_err(|_| waited_long())?;
             self.flushing = None;
         }
         let consumer = self.consumer.clone();
-        let running = self
-            .flushing
-            .insert(tokio::task::spawn_blocking(move || consumer.commit_consumer_state(CommitMode::Sync)));
+        let running = self.flushing.insert(tokio::task::spawn_blocking(move || {
+            consumer.commit_consumer_state(CommitMode::Sync)
+        }));
         let result = timeout(FLUSH, running).await.map_err(|_| waited_long())?;
         self.flushing = None;
-        let result = result.map_err(|error| LogError::Unavailable(format!("kafka client: {error}")))?;
+        let result =
+            result.map_err(|error| LogError::Unavailable(format!("kafka client: {error}")))?;
         match result.as_ref().map_err(code_of) {
             // Nothing new was marked.
             Ok(()) | Err(Some(Code::NoOffset)) => Ok(()),
-            Err(Some(Code::IllegalGeneration | Code::UnknownMemberId | Code::FencedMemberEpoch | Code::StaleMemberEpoch)) => {
-                Err(LogError::StaleEpoch)
-            }
+            Err(Some(
+                Code::IllegalGeneration
+                | Code::UnknownMemberId
+                | Code::FencedMemberEpoch
+                | Code::StaleMemberEpoch,
+            )) => Err(LogError::StaleEpoch),
             Err(_) => result.map_err(|error| self.explain("commit the marks", &error)),
         }
     }
@@ -326,9 +436,11 @@ impl Group for KafkaGroup {
         if !self.owned.contains_key(&partition) {
             return;
         }
-        let done = list(&self.kafka_topic, &[partition], Offset::Invalid).and_then(|partitions| match paused {
-            true => self.consumer.pause(&partitions),
-            false => self.consumer.resume(&partitions),
+        let done = list(&self.kafka_topic, &[partition], Offset::Invalid).and_then(|partitions| {
+            match paused {
+                true => self.consumer.pause(&partitions),
+                false => self.consumer.resume(&partitions),
+            }
         });
         if let Err(error) = done {
             tracing::warn!(%error, partition, paused, topic = self.topic, "kafka partition could not be paused or resumed");
@@ -338,11 +450,18 @@ impl Group for KafkaGroup {
 
 impl Drop for KafkaGroup {
     fn drop(&mut self) {
-        self.consumer.context().leaving.store(true, Ordering::Release);
+        self.consumer
+            .context()
+            .leaving
+            .store(true, Ordering::Release);
         self.follow();
         // Kafka's client waits for an answer to an assignment before it leaves.
         if !self.pending.is_empty() {
-            let unread: Vec<(u32, u64)> = self.pending.iter().map(|partition| (*partition, 0)).collect();
+            let unread: Vec<(u32, u64)> = self
+                .pending
+                .iter()
+                .map(|partition| (*partition, 0))
+                .collect();
             if let Err(error) = self.assign(&unread) {
                 tracing::warn!(%error, "kafka partitions could not be handed back");
             }

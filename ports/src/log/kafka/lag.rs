@@ -1,8 +1,9 @@
 //! How far groups are behind.
 
 use super::super::{Lag, LogError};
-use super::client::{ANSWER, Health, code_of, create, list};
+use super::client::{ANSWER, create, list};
 use super::group::undeclared;
+use super::health::{Health, code_of};
 use super::{Inner, kafka_partition, locked};
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode as Code};
@@ -31,7 +32,9 @@ pub(super) fn lag(inner: &Inner, group: &str, topic: &str) -> Result<Vec<Lag>, L
     let kafka_topic = inner.config.kafka_topic(topic);
     let kafka_group = inner.config.kafka_group(group, topic);
     let partitions: Vec<u32> = (0..inner.partition_count(topic)?).collect();
-    let committed = inner.clients.committed(&kafka_group, &kafka_topic, &partitions)?;
+    let committed = inner
+        .clients
+        .committed(&kafka_group, &kafka_topic, &partitions)?;
     let marks: Option<Vec<u64>> = committed.into_iter().collect();
     let marks = marks.ok_or_else(|| undeclared(&kafka_group))?;
     let earliest = inner.clients.earliest(&kafka_topic, &partitions)?;
@@ -50,18 +53,31 @@ pub(super) fn lag(inner: &Inner, group: &str, topic: &str) -> Result<Vec<Lag>, L
         end: inner.position(end.max(mark)),
         oldest_unmarked: ages.get(&partition).copied(),
     };
-    Ok(partitions.into_iter().zip(marks).zip(ends).map(lag).collect())
+    Ok(partitions
+        .into_iter()
+        .zip(marks)
+        .zip(ends)
+        .map(lag)
+        .collect())
 }
 
 impl Peeker {
     /// The ages of the records at (or first after) these offsets; none for a partition where
     /// compaction has left no such record.
-    fn ages(&self, inner: &Inner, kafka_topic: &str, offsets: &[(u32, u64)]) -> Result<HashMap<u32, Duration>, LogError> {
+    fn ages(
+        &self,
+        inner: &Inner,
+        kafka_topic: &str,
+        offsets: &[(u32, u64)],
+    ) -> Result<HashMap<u32, Duration>, LogError> {
         let mut state = locked(&self.state);
         let unknown: Vec<(u32, u64)> = offsets
             .iter()
             .filter(|(partition, offset)| {
-                state.times.get(&(kafka_topic.to_owned(), *partition)).is_none_or(|(known, _)| known != offset)
+                state
+                    .times
+                    .get(&(kafka_topic.to_owned(), *partition))
+                    .is_none_or(|(known, _)| known != offset)
             })
             .copied()
             .collect();
@@ -70,22 +86,31 @@ impl Peeker {
                 Some(consumer) => consumer,
                 None => {
                     let mut config = inner.clients.consumer(None);
-                    config.set("enable.partition.eof", "true").set("max.partition.fetch.bytes", "65536");
+                    config
+                        .set("enable.partition.eof", "true")
+                        .set("max.partition.fetch.bytes", "65536");
                     create(&config, inner.clients.health())?
                 }
             };
             let doing = format!("read the oldest unmarked records of topic {kafka_topic}");
-            let times = peek(&consumer, kafka_topic, &unknown).map_err(|error| inner.clients.health().explain(&doing, &error))?;
+            let times = peek(&consumer, kafka_topic, &unknown)
+                .map_err(|error| inner.clients.health().explain(&doing, &error))?;
             state.consumer = Some(consumer);
             for (partition, offset) in unknown {
                 match times.get(&partition) {
-                    Some(time) => state.times.insert((kafka_topic.to_owned(), partition), (offset, *time)),
+                    Some(time) => state
+                        .times
+                        .insert((kafka_topic.to_owned(), partition), (offset, *time)),
                     None => state.times.remove(&(kafka_topic.to_owned(), partition)),
                 };
             }
         }
-        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-        let age = |millis: i64| now.saturating_sub(Duration::from_millis(u64::try_from(millis).unwrap_or(0)));
+        let now = SystemTime::now()
+            .duration_since(UNIX_EPOCH)
+            .unwrap_or_default();
+        let age = |millis: i64| {
+            now.saturating_sub(Duration::from_millis(u64::try_from(millis).unwrap_or(0)))
+        };
         Ok(offsets
             .iter()
             .filter_map(|(partition, _)| {
@@ -97,19 +122,29 @@ impl Peeker {
 }
 
 /// The times of the first records at or after these offsets.
-fn peek(consumer: &BaseConsumer<Health>, kafka_topic: &str, offsets: &[(u32, u64)]) -> Result<HashMap<u32, i64>, KafkaError> {
+fn peek(
+    consumer: &BaseConsumer<Health>,
+    kafka_topic: &str,
+    offsets: &[(u32, u64)],
+) -> Result<HashMap<u32, i64>, KafkaError> {
     let mut assignment: TopicPartitionList = list(kafka_topic, &[], Offset::Invalid)?;
     for (partition, offset) in offsets {
         let offset = Offset::Offset(i64::try_from(*offset).unwrap_or(i64::MAX));
         assignment.add_partition_offset(kafka_topic, kafka_partition(*partition), offset)?;
     }
     consumer.assign(&assignment)?;
-    let times = poll_each(consumer, offsets.iter().map(|(partition, _)| *partition).collect());
+    let times = poll_each(
+        consumer,
+        offsets.iter().map(|(partition, _)| *partition).collect(),
+    );
     consumer.unassign()?;
     times
 }
 
-fn poll_each(consumer: &BaseConsumer<Health>, mut waiting: Vec<u32>) -> Result<HashMap<u32, i64>, KafkaError> {
+fn poll_each(
+    consumer: &BaseConsumer<Health>,
+    mut waiting: Vec<u32>,
+) -> Result<HashMap<u32, i64>, KafkaError> {
     let mut times = HashMap::new();
     let until = Instant::now() + ANSWER;
     while !waiting.is_empty() {
@@ -128,7 +163,9 @@ fn poll_each(consumer: &BaseConsumer<Health>, mut waiting: Vec<u32>) -> Result<H
             }
             Some(Err(KafkaError::PartitionEOF(partition))) => partition,
             // Retention has just taken the record: the next call sees it.
-            Some(Err(error)) if code_of(&error) == Some(Code::AutoOffsetReset) => return Err(error),
+            Some(Err(error)) if code_of(&error) == Some(Code::AutoOffsetReset) => {
+                return Err(error);
+            }
             _ => continue,
         };
         waiting.retain(|each| kafka_partition(*each) != partition);

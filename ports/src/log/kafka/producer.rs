@@ -1,16 +1,14 @@
 //! Appending: two producers, one for records that must leave at once and one for bulk data.
 
 use super::super::{Append, LogError, Position};
-use super::client::{Clients, Health, code_of, create};
-use super::{Compression, KafkaConfig, MAX_BATCH, RECORD_OVERHEAD, kafka_partition};
+use super::client::{Clients, create};
+use super::health::{Health, code_of};
+use super::{Compression, KafkaConfig, MAX_BATCH, MAX_RECORD, kafka_partition};
 use futures::FutureExt;
 use rdkafka::ClientConfig;
 use rdkafka::error::{KafkaError, RDKafkaErrorCode as Code};
 use rdkafka::producer::{FutureProducer, FutureRecord, Producer};
 use std::sync::{Arc, PoisonError, RwLock};
-
-/// Largest key and value together, bytes.
-const RECORD_LIMIT: usize = MAX_BATCH - RECORD_OVERHEAD;
 
 /// A producer that is replaced when it has failed for good.
 pub(super) struct Lane {
@@ -39,28 +37,62 @@ impl Lane {
         let mut properties = shared(clients);
         properties.set("linger.ms", "5");
         if config.compression == Compression::Zstd {
-            properties.set("compression.codec", "zstd").set("compression.level", "1");
+            properties
+                .set("compression.codec", "zstd")
+                .set("compression.level", "1");
         }
         Self::new(config, clients, properties)
     }
 
-    fn new(config: &KafkaConfig, clients: &Clients, properties: ClientConfig) -> Result<Self, LogError> {
+    fn new(
+        config: &KafkaConfig,
+        clients: &Clients,
+        properties: ClientConfig,
+    ) -> Result<Self, LogError> {
         let health = clients.health();
         let producer = create(&properties, health.clone())?;
-        let current = RwLock::new(Current { number: 0, producer });
-        Ok(Self { config: properties, health, generation: config.generation, current })
+        let current = RwLock::new(Current {
+            number: 0,
+            producer,
+        });
+        Ok(Self {
+            config: properties,
+            health,
+            generation: config.generation,
+            current,
+        })
     }
 
     /// Takes the record's place in the queue to its partition; see [`Log::append`](super::Log::append).
-    pub(super) fn append(self: &Arc<Self>, kafka_topic: String, partition: u32, key: &[u8], value: &[u8]) -> Append {
+    pub(super) fn append(
+        self: &Arc<Self>,
+        kafka_topic: String,
+        partition: u32,
+        key: &[u8],
+        value: &[u8],
+    ) -> Append {
         let size = key.len() + value.len();
-        if size > RECORD_LIMIT {
-            return refused(LogError::TooLarge { size, limit: RECORD_LIMIT });
+        if size > MAX_RECORD {
+            return refused(LogError::TooLarge {
+                size,
+                limit: MAX_RECORD,
+            });
         }
-        let record = FutureRecord::to(&kafka_topic).partition(kafka_partition(partition)).key(key).payload(value);
+        let record = FutureRecord::to(&kafka_topic)
+            .partition(kafka_partition(partition))
+            .payload(value);
+        // A compacted topic refuses a record without a key, but would take an empty one.
+        let record = if key.is_empty() {
+            record
+        } else {
+            record.key(key)
+        };
         let (current, sent) = {
             let current = self.current.read().unwrap_or_else(PoisonError::into_inner);
-            let sent = current.producer.send_result(record).map_err(|(error, _)| error);
+            let sent = current
+                .producer
+                .send_result(record)
+                .map_err(|(error, _)| error);
             (current.clone(), sent)
         };
         let delivery = match sent {
@@ -71,8 +103,13 @@ impl Lane {
         async move {
             match delivery.await {
                 Ok(Ok(delivery)) => match u64::try_from(delivery.offset) {
-                    Ok(offset) => Ok(Position { generation: lane.generation, offset }),
-                    Err(_) => Err(LogError::Unavailable(format!("kafka gave no offset for a record of topic {kafka_topic}"))),
+                    Ok(offset) => Ok(Position {
+                        generation: lane.generation,
+                        offset,
+                    }),
+                    Err(_) => Err(LogError::Unavailable(format!(
+                        "kafka gave no offset for a record of topic {kafka_topic}"
+                    ))),
                 },
                 Ok(Err((error, _))) => Err(lane.explain(&kafka_topic, size, &current, &error)),
                 Err(_) => Err(LogError::Unavailable("kafka producer has ended".to_owned())),
@@ -81,13 +118,22 @@ impl Lane {
         .boxed()
     }
 
-    fn explain(&self, kafka_topic: &str, size: usize, failed: &Current, error: &KafkaError) -> LogError {
+    fn explain(
+        &self,
+        kafka_topic: &str,
+        size: usize,
+        failed: &Current,
+        error: &KafkaError,
+    ) -> LogError {
         if failed.producer.client().fatal_error().is_some() {
             self.replace(failed.number);
         }
         let doing = format!("append to topic {kafka_topic}");
         match code_of(error) {
-            Some(Code::MessageSizeTooLarge | Code::MessageBatchTooLarge) => LogError::TooLarge { size, limit: RECORD_LIMIT },
+            Some(Code::MessageSizeTooLarge | Code::MessageBatchTooLarge) => LogError::TooLarge {
+                size,
+                limit: MAX_RECORD,
+            },
             // The producer that takes the place of the failed one can do it.
             Some(code @ (Code::Fatal | Code::PurgeQueue | Code::PurgeInflight)) => {
                 LogError::Unavailable(format!("{doing}: {code}, a new kafka producer was started"))
@@ -105,9 +151,14 @@ impl Lane {
         match create(&self.config, self.health.clone()) {
             Ok(producer) => {
                 tracing::warn!("kafka producer failed for good and was replaced");
-                *current = Current { number: number + 1, producer };
+                *current = Current {
+                    number: number + 1,
+                    producer,
+                };
             }
-            Err(error) => tracing::error!(%error, "kafka producer failed for good and cannot be replaced"),
+            Err(error) => {
+                tracing::error!(%error, "kafka producer failed for good and cannot be replaced")
+            }
         }
     }
 }

@@ -1,7 +1,8 @@
 //! Reading partitions without a group.
 
 use super::super::{From, LogError, Position, Record, Tail, TailEvent};
-use super::client::{Health, blocking, code_of, create, list};
+use super::client::{blocking, create, list};
+use super::health::{Health, code_of, passes};
 use super::{Inner, kafka_partition};
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -40,22 +41,41 @@ struct Bounds {
 }
 
 /// See [`Log::tail`](super::Log::tail).
-pub(super) async fn open(inner: Arc<Inner>, topic: String, mut partitions: Vec<u32>, from: From) -> Result<KafkaTail, LogError> {
+pub(super) async fn open(
+    inner: Arc<Inner>,
+    topic: String,
+    mut partitions: Vec<u32>,
+    from: From,
+) -> Result<KafkaTail, LogError> {
     partitions.sort_unstable();
     partitions.dedup();
     let kafka_topic = inner.config.kafka_topic(&topic);
     let bounds = {
-        let (inner, kafka_topic, partitions) = (inner.clone(), kafka_topic.clone(), partitions.clone());
+        let (inner, kafka_topic, partitions) =
+            (inner.clone(), kafka_topic.clone(), partitions.clone());
         blocking(move || {
             inner.check_partitions(&topic, &partitions)?;
             bounds(&inner, &kafka_topic, &partitions, from)
         })
         .await?
     };
-    let mut tail =
-        KafkaTail { inner, kafka_topic, consumer: None, readings: HashMap::new(), ready: VecDeque::new(), lookup: None };
+    let mut tail = KafkaTail {
+        inner,
+        kafka_topic,
+        consumer: None,
+        readings: HashMap::new(),
+        ready: VecDeque::new(),
+        lookup: None,
+    };
     for ((partition, next), end) in partitions.iter().zip(&bounds.starts).zip(&bounds.ends) {
-        tail.readings.insert(*partition, Reading { next: *next, end: *end, caught_up: false });
+        tail.readings.insert(
+            *partition,
+            Reading {
+                next: *next,
+                end: *end,
+                caught_up: false,
+            },
+        );
         if next >= end {
             tail.catch_up(*partition);
         }
@@ -67,7 +87,12 @@ pub(super) async fn open(inner: Arc<Inner>, topic: String, mut partitions: Vec<u
 }
 
 /// Blocks.
-fn bounds(inner: &Inner, kafka_topic: &str, partitions: &[u32], from: From) -> Result<Bounds, LogError> {
+fn bounds(
+    inner: &Inner,
+    kafka_topic: &str,
+    partitions: &[u32],
+    from: From,
+) -> Result<Bounds, LogError> {
     let clients = &inner.clients;
     let starts = match from {
         From::Now => clients.ends(kafka_topic, partitions)?,
@@ -83,36 +108,60 @@ fn bounds(inner: &Inner, kafka_topic: &str, partitions: &[u32], from: From) -> R
                     "position is of generation {wanted} of topic {kafka_topic}, which is of generation {generation}: configure the prefix of generation {wanted}"
                 )));
             }
-            let deleted = earliest.iter().max().filter(|earliest| position.generation < generation || position.offset < **earliest);
+            let deleted = earliest.iter().max().filter(|earliest| {
+                position.generation < generation || position.offset < **earliest
+            });
             if let Some(earliest) = deleted {
-                return Err(LogError::OutOfRange { earliest: inner.position(*earliest) });
+                return Err(LogError::OutOfRange {
+                    earliest: inner.position(*earliest),
+                });
             }
             vec![position.offset; partitions.len()]
         }
     };
-    let ends = if from == From::Now { starts.clone() } else { clients.ends(kafka_topic, partitions)? };
+    let ends = if from == From::Now {
+        starts.clone()
+    } else {
+        clients.ends(kafka_topic, partitions)?
+    };
     Ok(Bounds { starts, ends })
 }
 
 impl KafkaTail {
-    fn assign(&self, partitions: &[u32], bounds: &Bounds) -> Result<StreamConsumer<Health>, LogError> {
+    fn assign(
+        &self,
+        partitions: &[u32],
+        bounds: &Bounds,
+    ) -> Result<StreamConsumer<Health>, LogError> {
         let clients = &self.inner.clients;
         let mut config = clients.consumer(None);
         config.set("enable.partition.eof", "true");
         let consumer: StreamConsumer<Health> = create(&config, clients.health())?;
-        let explain = |error: KafkaError| clients.health().explain(&format!("read topic {}", self.kafka_topic), &error);
+        let explain = |error: KafkaError| {
+            clients
+                .health()
+                .explain(&format!("read topic {}", self.kafka_topic), &error)
+        };
         let mut assignment = list(&self.kafka_topic, &[], Offset::Invalid).map_err(explain)?;
         for ((partition, start), end) in partitions.iter().zip(&bounds.starts).zip(&bounds.ends) {
             // A start beyond the end is waited for: Kafka would call it out of range.
             let start = Offset::Offset(i64::try_from(*start.min(end)).unwrap_or(i64::MAX));
-            assignment.add_partition_offset(&self.kafka_topic, kafka_partition(*partition), start).map_err(explain)?;
+            assignment
+                .add_partition_offset(&self.kafka_topic, kafka_partition(*partition), start)
+                .map_err(explain)?;
         }
         consumer.assign(&assignment).map_err(explain)?;
         Ok(consumer)
     }
 
     fn catch_up(&mut self, partition: u32) {
-        let Some(reading) = self.readings.get_mut(&partition).filter(|reading| !reading.caught_up) else { return };
+        let Some(reading) = self
+            .readings
+            .get_mut(&partition)
+            .filter(|reading| !reading.caught_up)
+        else {
+            return;
+        };
         reading.caught_up = true;
         let to = self.inner.position(reading.end);
         self.ready.push_back(TailEvent::CaughtUp { partition, to });
@@ -120,7 +169,9 @@ impl KafkaTail {
 
     fn take(&mut self, record: Record) {
         let (partition, offset) = (record.partition, record.position.offset);
-        let Some(reading) = self.readings.get_mut(&partition) else { return };
+        let Some(reading) = self.readings.get_mut(&partition) else {
+            return;
+        };
         if offset < reading.next {
             return;
         }
@@ -142,13 +193,24 @@ impl KafkaTail {
             Some(code) => !passes(code),
             None => true,
         };
-        told.then(|| self.inner.clients.health().explain(&format!("read topic {}", self.kafka_topic), error))
+        told.then(|| {
+            self.inner
+                .clients
+                .health()
+                .explain(&format!("read topic {}", self.kafka_topic), error)
+        })
     }
 
     fn look_up(&mut self) {
         let (inner, kafka_topic) = (self.inner.clone(), self.kafka_topic.clone());
-        let nexts = self.readings.iter().map(|(partition, reading)| (*partition, reading.next)).collect();
-        self.lookup = Some(tokio::task::spawn_blocking(move || overtaken(&inner, &kafka_topic, nexts)));
+        let nexts = self
+            .readings
+            .iter()
+            .map(|(partition, reading)| (*partition, reading.next))
+            .collect();
+        self.lookup = Some(tokio::task::spawn_blocking(move || {
+            overtaken(&inner, &kafka_topic, nexts)
+        }));
     }
 }
 
@@ -156,8 +218,14 @@ impl KafkaTail {
 pub(super) fn overtaken(inner: &Inner, kafka_topic: &str, nexts: Vec<(u32, u64)>) -> LogError {
     let (partitions, nexts): (Vec<u32>, Vec<u64>) = nexts.into_iter().unzip();
     match inner.clients.earliest(kafka_topic, &partitions) {
-        Ok(earliest) => match nexts.iter().zip(&earliest).find(|(next, earliest)| next < earliest) {
-            Some((_, earliest)) => LogError::OutOfRange { earliest: inner.position(*earliest) },
+        Ok(earliest) => match nexts
+            .iter()
+            .zip(&earliest)
+            .find(|(next, earliest)| next < earliest)
+        {
+            Some((_, earliest)) => LogError::OutOfRange {
+                earliest: inner.position(*earliest),
+            },
             None => LogError::Refused(format!(
                 "kafka topic {kafka_topic} ends before what was already read from it: it has lost records or was made anew, \
                  configure a new generation"
@@ -167,36 +235,18 @@ pub(super) fn overtaken(inner: &Inner, kafka_topic: &str, nexts: Vec<(u32, u64)>
     }
 }
 
-/// Errors that the client gets over by itself within moments, or that say nothing of this topic.
-pub(super) fn passes(code: Code) -> bool {
-    matches!(
-        code,
-        Code::BrokerTransportFailure
-            | Code::Resolve
-            | Code::NetworkException
-            | Code::OperationTimedOut
-            | Code::RequestTimedOut
-            | Code::LeaderNotAvailable
-            | Code::NotLeaderForPartition
-            | Code::OffsetNotAvailable
-            | Code::ReplicaNotAvailable
-            | Code::FencedLeaderEpoch
-            | Code::UnknownLeaderEpoch
-            | Code::CoordinatorNotAvailable
-            | Code::CoordinatorLoadInProgress
-            | Code::NotCoordinator
-            | Code::WaitingForCoordinator
-            | Code::PollExceeded
-    )
-}
-
 /// A record of Kafka as ours.
 pub(super) fn record(inner: &Inner, message: &impl Message) -> Option<Record> {
     let partition = u32::try_from(message.partition()).ok()?;
     let offset = u64::try_from(message.offset()).ok()?;
     let bytes = |slice: Option<&[u8]>| slice.map_or_else(Bytes::new, Bytes::copy_from_slice);
     let position: Position = inner.position(offset);
-    Some(Record { partition, position, key: bytes(message.key()), value: bytes(message.payload()) })
+    Some(Record {
+        partition,
+        position,
+        key: bytes(message.key()),
+        value: bytes(message.payload()),
+    })
 }
 
 #[async_trait]
@@ -209,14 +259,18 @@ impl Tail for KafkaTail {
             if let Some(lookup) = &mut self.lookup {
                 let result = lookup.await;
                 self.lookup = None;
-                let error = result.unwrap_or_else(|error| LogError::Unavailable(format!("kafka client: {error}")));
+                let error = result.unwrap_or_else(|error| {
+                    LogError::Unavailable(format!("kafka client: {error}"))
+                });
                 if matches!(error, LogError::Unavailable(_)) {
                     // Not known yet: the next call asks again.
                     self.look_up();
                 }
                 return Err(error);
             }
-            let Some(consumer) = &self.consumer else { return futures::future::pending().await };
+            let Some(consumer) = &self.consumer else {
+                return futures::future::pending().await;
+            };
             let received = match consumer.recv().await {
                 Ok(message) => Ok(record(&self.inner, &message)),
                 Err(error) => Err(error),
@@ -228,7 +282,14 @@ impl Tail for KafkaTail {
                         self.catch_up(partition);
                     }
                 }
-                Err(error) if matches!(code_of(&error), Some(Code::AutoOffsetReset | Code::OffsetOutOfRange)) => self.look_up(),
+                Err(error)
+                    if matches!(
+                        code_of(&error),
+                        Some(Code::AutoOffsetReset | Code::OffsetOutOfRange)
+                    ) =>
+                {
+                    self.look_up()
+                }
                 Err(error) => {
                     if let Some(error) = self.heard(&error) {
                         return Err(error);
