@@ -1,0 +1,60 @@
+# make run     build the server and start it on ./data
+# make test    the whole test suite, on the real Kafka, OpenSearch and S3 too
+# make check   formatting and lints
+# make bench   what the parts cost on this machine
+# make packs DIR=FOLDER   load and compile every artifact of a folder
+#
+# On Debian they install what is missing when root, else they say what to install. Rust comes
+# from rustup. What is fetched for the tests is kept in $NUBLAR_CACHE or ~/.cache/nublar.
+
+SHELL := bash
+.SHELLFLAGS := -euo pipefail -c
+.ONESHELL:
+.DELETE_ON_ERROR:
+.PHONY: run test check bench packs packages packages-test
+
+DATA ?= ./data
+TARGET := $(or $(CARGO_TARGET_DIR),target)
+
+# libssl-dev and pkg-config for the Kafka client, mold to link in half the time.
+packages:
+	@deploy/packages cc:build-essential c++:build-essential mold:mold pkg-config:pkg-config libssl-dev ca-certificates
+	command -v cargo >/dev/null || { echo "cargo not found: install Rust" >&2; exit 1; }
+
+# The real services: a JDK and Maven for Kafka and OpenSearch, Go for the S3 server.
+packages-test: packages
+	@deploy/packages curl:curl javac:default-jdk-headless mvn:maven go:golang-go
+
+run: packages
+	@cargo build -p nublar
+	echo "the program is $(TARGET)/debug/nublar; the commands below call it nublar"
+	exec "$(TARGET)/debug/nublar" run --data "$(DATA)" $(ARGS)
+
+# The services end with the tests, however those end.
+test: packages-test
+	@tests/services/services fetch
+	cargo build --workspace --bins --tests
+	dir=$$(mktemp -d)
+	trap 'tests/services/services stop "$$dir" || true; rm -rf "$$dir"' EXIT
+	trap 'exit 130' INT TERM HUP
+	tests/services/services start "$$dir"
+	export NUBLAR_TEST_SERVICES=$$dir/services.env
+	cargo test --workspace --no-fail-fast $(ARGS)
+
+check: packages
+	@cargo fmt --all --check
+	cargo clippy --workspace --all-targets -- -D warnings
+
+# Ratios carry over to other machines, numbers do not.
+bench: packages
+	@cargo build --release -p nublar-wire --example figures
+	cargo build --release -p nublar-ports --example log_bench --example index_bench
+	dir=$$(mktemp -d -p "$(TARGET)")
+	trap 'rm -rf "$$dir"' EXIT
+	"$(TARGET)/release/examples/figures"
+	"$(TARGET)/release/examples/log_bench" "$$dir"
+	"$(TARGET)/release/examples/index_bench" "$$dir"
+
+packs: packages
+	@[[ -n "$(DIR)" ]] || { echo "usage: make packs DIR=FOLDER" >&2; exit 1; }
+	cargo run -q --release -p nublar-core --example artifact_check -- "$(DIR)"
