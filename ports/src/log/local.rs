@@ -97,7 +97,8 @@ pub(super) trait Store: Send + Sync + 'static {
     /// Before the oldest record that is kept.
     fn earliest(&self) -> Point;
 
-    /// A sequence number at or before the first record of the partition from `offset` on.
+    /// A sequence number at or before the first record of the partition from `offset` on; 0 when
+    /// records from there on were deleted.
     fn seq_of(&self, partition: u32, offset: u64) -> u64;
 
     /// A sequence number at or before the first record appended at or after `time`.
@@ -245,7 +246,7 @@ pub(super) async fn lag(
     let mut lags = Vec::with_capacity(marks.len());
     for (partition, mark) in (0u32..).zip(marks) {
         let last = end.offsets[partition as usize];
-        let seq = store.seq_of(partition, mark);
+        let seq = store.seq_of(partition, mark).max(store.earliest().seq);
         let mut reader = Reader::new(
             Arc::clone(&store),
             Cursor::new(seq, [(partition, mark)]),

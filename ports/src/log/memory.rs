@@ -225,8 +225,8 @@ impl Store for Topic {
 
     fn seq_of(&self, partition: u32, offset: u64) -> u64 {
         let state = lock(&self.state);
-        if offset <= state.earliest.offsets[partition as usize] {
-            return state.earliest.seq;
+        if offset < state.earliest.offsets[partition as usize] {
+            return 0;
         }
         if offset >= state.end.offsets[partition as usize] {
             return state.end.seq;

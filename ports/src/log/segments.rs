@@ -182,11 +182,7 @@ impl SegmentsLog {
     /// Refuses an unknown topic and one that is compacted; fails when files do.
     pub async fn expire(&self, topic: &str) -> Result<(), LogError> {
         let topic = self.inner.topic(topic)?;
-        blocking(move || {
-            topic.queue.roll()?;
-            keep::expire(&topic)
-        })
-        .await
+        blocking(move || keep::expire_all(&topic)).await
     }
 }
 
@@ -376,7 +372,10 @@ impl Inner {
         }
         let saved: Vec<_> = topics.iter().map(|topic| topic.save_state()).collect();
         topics.iter().for_each(|topic| topic.end_progress());
-        lock(&self.folder).take();
+        if let Some(folder) = lock(&self.folder).take() {
+            // Closing alone would not do while a process that is being started still shares it.
+            folder.unlock().ok();
+        }
         saved.into_iter().collect()
     }
 }

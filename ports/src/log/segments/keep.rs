@@ -19,9 +19,10 @@ pub(super) fn keep(topic: &Topic) -> Result<(), LogError> {
         Retention::Age(age) => {
             let part = i64::try_from(age.as_micros()).unwrap_or(i64::MAX) / PARTS_OF_AGE;
             if topic.active_age().is_some_and(|old| old >= part) {
-                topic.queue.roll()?;
+                expire_all(topic)
+            } else {
+                expire(topic)
             }
-            expire(topic)
         }
         Retention::Compacted if worth_compacting(topic) => compact::compact(topic),
         Retention::Compacted => Ok(()),
@@ -37,6 +38,14 @@ fn worth_compacting(topic: &Topic) -> bool {
     let compacted = compacted.map_or(0, |segment| segment.len);
     let all: u64 = state.segments.iter().map(|segment| segment.len).sum();
     all - compacted > compacted.max(COMPACT_BYTES)
+}
+
+/// Seals the segment that is written on, and expires. On a full disk it may not be possible to
+/// begin a new one; then the others go all the same.
+pub(super) fn expire_all(topic: &Topic) -> Result<(), LogError> {
+    let rolled = topic.queue.roll();
+    expire(topic)?;
+    rolled
 }
 
 /// Deletes the sealed segments whose newest record is older than the topic's age and that every

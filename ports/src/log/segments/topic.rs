@@ -320,6 +320,9 @@ impl Store for Topic {
             return state.active().end.seq;
         }
         let p = partition as usize;
+        if offset < state.earliest().offsets[p] {
+            return 0;
+        }
         let after = state
             .segments
             .partition_point(|s| s.header.base.offsets[p] <= offset);

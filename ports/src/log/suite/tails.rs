@@ -87,10 +87,10 @@ pub async fn from_a_position(factory: &dyn Factory) {
         for n in [0, 1, 1500, 2999] {
             let from = From::Position(positions[n]);
             let mut tail = within(log.tail(&topic, &[1], from)).await.unwrap();
-            for expected in n..(n + 3).min(3000) {
+            for (number, position) in (n as u64..).zip(&positions[n..]).take(3) {
                 let record = next_record(&mut tail).await;
-                assert_eq!(record.position, positions[expected]);
-                assert_eq!(record.value, numbered(expected as u64));
+                assert_eq!(record.position, *position);
+                assert_eq!(record.value, numbered(number));
             }
         }
         drop(log);
