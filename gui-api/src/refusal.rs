@@ -16,7 +16,7 @@ pub(crate) struct Refusal {
     pub(crate) status: StatusCode,
     pub(crate) error: String,
     what_to_do: Option<String>,
-    more: Map<String, Value>,
+    more: Option<Box<Map<String, Value>>>,
 }
 
 pub(crate) type Answer<T> = Result<T, Refusal>;
@@ -27,7 +27,7 @@ impl Refusal {
             status,
             error: error.into(),
             what_to_do: None,
-            more: Map::new(),
+            more: None,
         }
     }
 
@@ -67,7 +67,9 @@ impl Refusal {
     /// Adds a field to the answer.
     #[must_use]
     pub(crate) fn with(mut self, name: &str, value: Value) -> Self {
-        self.more.insert(name.to_owned(), value);
+        self.more
+            .get_or_insert_default()
+            .insert(name.to_owned(), value);
         self
     }
 }
@@ -82,7 +84,9 @@ impl IntoResponse for Refusal {
         if let Some(what_to_do) = self.what_to_do {
             body.insert("what_to_do".to_owned(), json!(what_to_do));
         }
-        body.extend(self.more);
+        if let Some(more) = self.more {
+            body.extend(*more);
+        }
         (self.status, Json(Value::Object(body))).into_response()
     }
 }

@@ -1,7 +1,6 @@
 //! Cancelling, and what became of a command.
 
 use super::answers::Shared;
-use crate::app::App;
 use crate::refusal::{Answer, Refusal};
 use crate::tails::{About, Outcome};
 use axum::Json;
@@ -60,8 +59,7 @@ fn pending(id: &str) -> Response {
 
 /// `GET /commands/{command}` → what became of a command, as far as this server has seen it.
 pub(crate) async fn one(State(app): Shared, Path(id): Path<String>) -> Answer<Json<Value>> {
-    let done = App::done(&app, &id);
-    let done = done.ok_or_else(|| {
+    let done = app.commands.done(&id).ok_or_else(|| {
         Refusal::missing(format!("no answer to a command {id}"))
             .hint("it is not done yet, or it is long ago")
     })?;
@@ -70,10 +68,4 @@ pub(crate) async fn one(State(app): Shared, Path(id): Path<String>) -> Answer<Js
     Ok(Json(
         json!({ "command_id": id, "done": error.is_none(), "error": error, "body": body }),
     ))
-}
-
-impl App {
-    fn done(&self, id: &str) -> Option<CommandDone> {
-        self.commands.done(id)
-    }
 }

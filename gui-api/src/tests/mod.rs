@@ -1,1 +1,10 @@
-//! Tests.
+//! Every endpoint, against ports in memory and a foreman and workers that follow a script.
+
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+
+mod artifacts;
+mod collecting;
+mod reading;
+mod stage;
+mod uploading;
+mod watching;
