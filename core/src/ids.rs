@@ -17,7 +17,11 @@ pub struct IdError {
 }
 
 fn refuse(what: &'static str, text: &str, expected: &'static str) -> IdError {
-    IdError { what, text: text.chars().take(100).collect(), expected }
+    IdError {
+        what,
+        text: text.chars().take(100).collect(),
+        expected,
+    }
 }
 
 /// An organisation: empty for the root, else `O` and up to 32 letters and digits.
@@ -50,7 +54,11 @@ impl FromStr for OrgId {
         if fits {
             Ok(Self(text.to_owned()))
         } else {
-            Err(refuse("org id", text, "empty, or O and up to 32 letters and digits"))
+            Err(refuse(
+                "org id",
+                text,
+                "empty, or O and up to 32 letters and digits",
+            ))
         }
     }
 }
@@ -119,7 +127,9 @@ impl FromStr for FlowId {
     type Err = IdError;
 
     fn from_str(text: &str) -> Result<Self, IdError> {
-        let body = text.strip_prefix("F.").map(|b| b.strip_suffix(".H").unwrap_or(b));
+        let body = text
+            .strip_prefix("F.")
+            .map(|b| b.strip_suffix(".H").unwrap_or(b));
         match body {
             Some(body)
                 if (1..=64).contains(&body.len())
@@ -128,7 +138,11 @@ impl FromStr for FlowId {
             {
                 Ok(Self(text.to_owned()))
             }
-            _ => Err(refuse("flow id", text, "F. and up to 64 letters and digits, .H behind for a hunt")),
+            _ => Err(refuse(
+                "flow id",
+                text,
+                "F. and up to 64 letters and digits, .H behind for a hunt",
+            )),
         }
     }
 }
@@ -196,9 +210,16 @@ impl FromStr for Session {
             _ => {
                 let (id, part) = text.split_once('/').unwrap_or((text, ""));
                 if part.len() > 128 {
-                    return Err(refuse("session id", text, "at most 128 bytes behind the slash"));
+                    return Err(refuse(
+                        "session id",
+                        text,
+                        "at most 128 bytes behind the slash",
+                    ));
                 }
-                Ok(Self::Flow { id: id.parse()?, part: part.to_owned() })
+                Ok(Self::Flow {
+                    id: id.parse()?,
+                    part: part.to_owned(),
+                })
             }
         }
     }
@@ -216,7 +237,10 @@ pub struct ClientKey {
 impl ClientKey {
     /// The client that a record's header names.
     pub fn of(header: &nublar_schemas::records::Header) -> Result<Self, IdError> {
-        Ok(Self { org: header.org.parse()?, client: header.client.parse()? })
+        Ok(Self {
+            org: header.org.parse()?,
+            client: header.client.parse()?,
+        })
     }
 }
 
@@ -257,7 +281,8 @@ impl FromStr for ContentId {
     type Err = IdError;
 
     fn from_str(text: &str) -> Result<Self, IdError> {
-        if text.len() == 32 && text.is_ascii()
+        if text.len() == 32
+            && text.is_ascii()
             && let Ok(number) = u128::from_str_radix(text, 16)
         {
             return Ok(Self(number.to_be_bytes()));
@@ -282,13 +307,27 @@ mod tests {
         for good in ["C.dee8db84e4bcbdf1", "C.0000000000000000"] {
             assert_eq!(good.parse::<ClientId>().unwrap().to_string(), good);
         }
-        for bad in ["C.DEE8DB84E4BCBDF1", "C.dee8", "dee8db84e4bcbdf1", "C.dee8db84e4bcbdf1-O1", "C.+ee8db84e4bcbdf1"] {
+        for bad in [
+            "C.DEE8DB84E4BCBDF1",
+            "C.dee8",
+            "dee8db84e4bcbdf1",
+            "C.dee8db84e4bcbdf1-O1",
+            "C.+ee8db84e4bcbdf1",
+        ] {
             assert!(bad.parse::<ClientId>().is_err(), "{bad}");
         }
         for good in ["F.DC2M4H5TA9T34", "F.DC2M4UVJPNI1E.H"] {
             assert_eq!(good.parse::<FlowId>().unwrap().as_str(), good);
         }
-        for bad in ["F.", "F.a/b", "F..H", "F.Monitoring", "F.a.b", "H.abc", "F.é"] {
+        for bad in [
+            "F.",
+            "F.a/b",
+            "F..H",
+            "F.Monitoring",
+            "F.a.b",
+            "H.abc",
+            "F.é",
+        ] {
             assert!(bad.parse::<FlowId>().is_err(), "{bad}");
         }
     }
@@ -297,7 +336,10 @@ mod tests {
     fn a_session_with_a_slash_belongs_to_its_flow() {
         assert_eq!(
             "F.x1/y".parse::<Session>().unwrap(),
-            Session::Flow { id: "F.x1".parse().unwrap(), part: "y".into() }
+            Session::Flow {
+                id: "F.x1".parse().unwrap(),
+                part: "y".into()
+            }
         );
         assert_eq!("E:Enrol".parse::<Session>().unwrap(), Session::Enrol);
         assert!("E.Enrol".parse::<Session>().is_err());

@@ -52,7 +52,12 @@ impl MacKeys {
         let mut bytes = [0; PLAIN + MAC];
         bytes[..4].copy_from_slice(&seconds.to_be_bytes());
         bytes[4..PLAIN].copy_from_slice(&tell);
-        let mac = mac(&self.signing(at_us).secret, key, generation, &bytes[..PLAIN]);
+        let mac = mac(
+            &self.signing(at_us).secret,
+            key,
+            generation,
+            &bytes[..PLAIN],
+        );
         bytes[PLAIN..].copy_from_slice(&mac);
         match format!("F.{}", BASE32HEX_NOPAD.encode(&bytes)).parse() {
             Ok(id) => id,
@@ -62,13 +67,19 @@ impl MacKeys {
 
     /// Whether we made this id for this client in this generation.
     pub fn made_for(&self, id: &FlowId, key: &ClientKey, generation: i64) -> bool {
-        let Ok(bytes) = BASE32HEX_NOPAD.decode(id.body().as_bytes()) else { return false };
+        let Ok(bytes) = BASE32HEX_NOPAD.decode(id.body().as_bytes()) else {
+            return false;
+        };
         bytes.len() == PLAIN + MAC
             && !id.of_hunt()
             && self.keys.iter().any(|k| {
                 let expected = mac(&k.secret, key, generation, &bytes[..PLAIN]);
                 // 40 bits guard a name, not a secret; still no early exit.
-                expected.iter().zip(&bytes[PLAIN..]).fold(0, |diff, (a, b)| diff | (a ^ b)) == 0
+                expected
+                    .iter()
+                    .zip(&bytes[PLAIN..])
+                    .fold(0, |diff, (a, b)| diff | (a ^ b))
+                    == 0
             })
     }
 }
@@ -76,7 +87,13 @@ impl MacKeys {
 fn mac(secret: &[u8; 32], key: &ClientKey, generation: i64, plain: &[u8]) -> [u8; MAC] {
     let mut hasher = blake3::Hasher::new_keyed(secret);
     let client = key.client.to_bytes();
-    for part in [b"flow".as_slice(), key.org.as_str().as_bytes(), &client, &generation.to_le_bytes(), plain] {
+    for part in [
+        b"flow".as_slice(),
+        key.org.as_str().as_bytes(),
+        &client,
+        &generation.to_le_bytes(),
+        plain,
+    ] {
         hasher.update(&(part.len() as u64).to_le_bytes());
         hasher.update(part);
     }
@@ -90,7 +107,9 @@ pub fn seconds_of(id: &FlowId) -> Option<u32> {
     // Eight characters hold the first five bytes.
     let head = id.body().get(..8)?;
     let bytes = BASE32HEX_NOPAD.decode(head.as_bytes()).ok()?;
-    bytes.first_chunk::<4>().map(|seconds| u32::from_be_bytes(*seconds))
+    bytes
+        .first_chunk::<4>()
+        .map(|seconds| u32::from_be_bytes(*seconds))
 }
 
 #[cfg(test)]
@@ -99,12 +118,21 @@ mod tests {
     use super::*;
 
     fn client(id: &str) -> ClientKey {
-        ClientKey { org: "".parse().unwrap(), client: id.parse().unwrap() }
+        ClientKey {
+            org: "".parse().unwrap(),
+            client: id.parse().unwrap(),
+        }
     }
 
     #[test]
     fn an_id_is_good_for_its_client_and_generation_only() {
-        let keys = MacKeys::new(MacKey { from_us: 0, secret: [1; 32] }, []);
+        let keys = MacKeys::new(
+            MacKey {
+                from_us: 0,
+                secret: [1; 32],
+            },
+            [],
+        );
         let (a, b) = (client("C.00000000000000aa"), client("C.00000000000000bb"));
         let id = keys.flow_id(&a, 1, 1_795_514_940_000_000, [1, 2, 3, 4]);
         assert!(keys.made_for(&id, &a, 1));
@@ -116,19 +144,39 @@ mod tests {
 
     #[test]
     fn ids_sort_among_those_of_existing_deployments() {
-        let keys = MacKeys::new(MacKey { from_us: 0, secret: [1; 32] }, []);
+        let keys = MacKeys::new(
+            MacKey {
+                from_us: 0,
+                secret: [1; 32],
+            },
+            [],
+        );
         // Two captured ids, about 25 s apart.
-        let (early, late) = ("F.DC2M4H5TA9T34".parse().unwrap(), "F.DC2M4N49VAPOO".parse().unwrap());
+        let (early, late) = (
+            "F.DC2M4H5TA9T34".parse().unwrap(),
+            "F.DC2M4N49VAPOO".parse().unwrap(),
+        );
         let (from, to) = (seconds_of(&early).unwrap(), seconds_of(&late).unwrap());
         assert!(from + 20 < to && to < from + 40, "{from} {to}");
-        let between = keys.flow_id(&client("C.00000000000000aa"), 1, i64::from(from + 10) * 1_000_000, [9; 4]);
+        let between = keys.flow_id(
+            &client("C.00000000000000aa"),
+            1,
+            i64::from(from + 10) * 1_000_000,
+            [9; 4],
+        );
         assert!(early < between && between < late);
     }
 
     #[test]
     fn a_roll_keeps_old_ids_good_and_replays_to_the_same_ids() {
-        let old = MacKey { from_us: 0, secret: [1; 32] };
-        let new = MacKey { from_us: 2_000_000, secret: [2; 32] };
+        let old = MacKey {
+            from_us: 0,
+            secret: [1; 32],
+        };
+        let new = MacKey {
+            from_us: 2_000_000,
+            secret: [2; 32],
+        };
         let before = MacKeys::new(old.clone(), []);
         let after = MacKeys::new(new, [old]);
         let a = client("C.00000000000000aa");

@@ -27,9 +27,15 @@ mod tests {
             org: "".parse().unwrap(),
             client: "C.dee8db84e4bcbdf1".parse().unwrap(),
         };
-        assert_eq!(of_client(&key, 64), (xxh3_64(b"C.dee8db84e4bcbdf1") % 64) as u32);
+        assert_eq!(
+            of_client(&key, 64),
+            (xxh3_64(b"C.dee8db84e4bcbdf1") % 64) as u32
+        );
         let counts = (0..6400u64).fold([0; 64], |mut counts, n| {
-            let key = ClientKey { org: "".parse().unwrap(), client: crate::ids::ClientId::from_bytes(n.to_be_bytes()) };
+            let key = ClientKey {
+                org: "".parse().unwrap(),
+                client: crate::ids::ClientId::from_bytes(n.to_be_bytes()),
+            };
             counts[of_client(&key, 64) as usize] += 1;
             counts
         });

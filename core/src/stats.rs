@@ -12,7 +12,10 @@ const BACKTRACE_BYTES: usize = 4096;
 
 /// Whether the agent says that it does not know the flow.
 pub fn is_unknown(stats: &FlowStats) -> bool {
-    stats.query_status.iter().any(|status| status.status() == ReturnedStatus::UnknownFlow)
+    stats
+        .query_status
+        .iter()
+        .any(|status| status.status() == ReturnedStatus::UnknownFlow)
 }
 
 /// How a query stands, lowest rank first.
@@ -76,9 +79,13 @@ impl QueryStats {
         self.result_rows = self.result_rows.max(seen.result_rows);
         self.uploaded_files = self.uploaded_files.max(seen.uploaded_files);
         self.uploaded_bytes = self.uploaded_bytes.max(seen.uploaded_bytes);
-        self.expected_uploaded_bytes = self.expected_uploaded_bytes.max(seen.expected_uploaded_bytes);
+        self.expected_uploaded_bytes = self
+            .expected_uploaded_bytes
+            .max(seen.expected_uploaded_bytes);
         self.last_active = self.last_active.max(seen.last_active);
-        if seen.first_active > 0 && (self.first_active == 0 || seen.first_active < self.first_active) {
+        if seen.first_active > 0
+            && (self.first_active == 0 || seen.first_active < self.first_active)
+        {
             self.first_active = seen.first_active;
         }
         for name in &seen.names_with_response {
@@ -91,7 +98,13 @@ impl QueryStats {
 
 /// Of two messages of one rank the smaller counts, but any message counts more than none.
 fn smaller(a: (&str, &str), b: (&str, &str)) -> bool {
-    let key = |m: (&str, &str)| (m.0.is_empty() && m.1.is_empty(), m.0.to_owned(), m.1.to_owned());
+    let key = |m: (&str, &str)| {
+        (
+            m.0.is_empty() && m.1.is_empty(),
+            m.0.to_owned(),
+            m.1.to_owned(),
+        )
+    };
     key(a) < key(b)
 }
 
@@ -142,7 +155,9 @@ impl Reported {
         let session = self.sessions.entry(part.to_owned()).or_default();
         session.complete |= seen.flow_complete;
         if session.queries.len() < seen.query_status.len() {
-            session.queries.resize_with(seen.query_status.len(), QueryStats::default);
+            session
+                .queries
+                .resize_with(seen.query_status.len(), QueryStats::default);
         }
         for (ours, theirs) in session.queries.iter_mut().zip(&seen.query_status) {
             ours.join(theirs);
@@ -151,7 +166,9 @@ impl Reported {
 
     /// Whether the agent says that nothing of the flow runs any more.
     pub fn complete(&self) -> bool {
-        self.sessions.get("").is_some_and(|session| session.complete)
+        self.sessions
+            .get("")
+            .is_some_and(|session| session.complete)
     }
 
     /// All queries of all sessions.
@@ -172,7 +189,8 @@ impl Reported {
 
     /// The first error, in the order of the queries.
     pub fn error(&self) -> Option<&QueryStats> {
-        self.queries().find(|query| query.status == Rank::GenericError)
+        self.queries()
+            .find(|query| query.status == Rank::GenericError)
     }
 }
 
@@ -183,31 +201,47 @@ mod tests {
 
     fn status() -> impl Strategy<Value = VeloStatus> {
         let names = prop::collection::vec("[ab]", 0..3);
-        (prop::sample::select(vec![0, 4, 10]), "[xy]{0,2}", "[uv]{0,1}", 0..4i64, 0..4u64, names).prop_map(
-            |(status, error_message, backtrace, n, at, names_with_response)| VeloStatus {
-                status,
-                error_message,
-                backtrace,
-                result_rows: n,
-                log_rows: 3 - n,
-                first_active: at,
-                last_active: at,
-                names_with_response,
-                ..VeloStatus::default()
-            },
+        (
+            prop::sample::select(vec![0, 4, 10]),
+            "[xy]{0,2}",
+            "[uv]{0,1}",
+            0..4i64,
+            0..4u64,
+            names,
         )
+            .prop_map(
+                |(status, error_message, backtrace, n, at, names_with_response)| VeloStatus {
+                    status,
+                    error_message,
+                    backtrace,
+                    result_rows: n,
+                    log_rows: 3 - n,
+                    first_active: at,
+                    last_active: at,
+                    names_with_response,
+                    ..VeloStatus::default()
+                },
+            )
     }
 
     fn seen() -> impl Strategy<Value = (String, FlowStats)> {
         let statuses = prop::collection::vec(status(), 0..3);
         ("[s]{0,1}", statuses, any::<bool>()).prop_map(|(part, query_status, flow_complete)| {
-            (part, FlowStats { query_status, flow_complete, ..FlowStats::default() })
+            (
+                part,
+                FlowStats {
+                    query_status,
+                    flow_complete,
+                    ..FlowStats::default()
+                },
+            )
         })
     }
 
     fn all(seen: &[(String, FlowStats)]) -> Reported {
         let mut reported = Reported::default();
-        seen.iter().for_each(|(part, stats)| reported.join(part, stats));
+        seen.iter()
+            .for_each(|(part, stats)| reported.join(part, stats));
         reported
     }
 
@@ -231,11 +265,19 @@ mod tests {
     #[test]
     fn an_error_outlives_what_comes_after_it() {
         let query = |status, error: &str| FlowStats {
-            query_status: vec![VeloStatus { status, error_message: error.into(), result_rows: 5, ..VeloStatus::default() }],
+            query_status: vec![VeloStatus {
+                status,
+                error_message: error.into(),
+                result_rows: 5,
+                ..VeloStatus::default()
+            }],
             ..FlowStats::default()
         };
         let reported = all(&[("".into(), query(10, "boom")), ("".into(), query(0, ""))]);
-        assert_eq!(reported.error().map(|q| q.error_message.as_str()), Some("boom"));
+        assert_eq!(
+            reported.error().map(|q| q.error_message.as_str()),
+            Some("boom")
+        );
         assert_eq!(reported.totals().rows, 5);
         assert!(!reported.complete());
     }

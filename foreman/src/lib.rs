@@ -50,7 +50,13 @@ pub struct Config {
 
 impl Default for Config {
     fn default() -> Self {
-        Self { name: "foreman".to_owned(), hasten: 1, interrogate: true, snapshot_s: 600, snapshot_records: 50_000 }
+        Self {
+            name: "foreman".to_owned(),
+            hasten: 1,
+            interrogate: true,
+            snapshot_s: 600,
+            snapshot_records: 50_000,
+        }
     }
 }
 
@@ -113,7 +119,13 @@ pub async fn run(config: Config, mut fold: FoldConfig, ports: Ports, shutdown: C
     fold.interrogate = config.interrogate;
     let fold = Arc::new(fold.hastened(config.hasten));
     let member = Membership::join(ports.log.clone(), GROUP, SCHEDULING.name, shutdown.clone());
-    let mut foreman = Foreman { config, fold, ports, member, partitions: BTreeMap::new() };
+    let mut foreman = Foreman {
+        config,
+        fold,
+        ports,
+        member,
+        partitions: BTreeMap::new(),
+    };
     tokio::select! {
         () = foreman.work() => {}
         () = shutdown.cancelled() => foreman.member.flush().await,
@@ -145,19 +157,37 @@ impl Foreman {
                 match event {
                     GroupEvent::Record(record) => {
                         records += 1;
-                        batches.entry(record.partition).or_default().push_back(record);
+                        batches
+                            .entry(record.partition)
+                            .or_default()
+                            .push_back(record);
                     }
                     GroupEvent::Revoked { partition } => {
                         batches.remove(&partition);
                         self.partitions.remove(&partition);
                     }
-                    GroupEvent::Assigned { partition, epoch, mark } => {
+                    GroupEvent::Assigned {
+                        partition,
+                        epoch,
+                        mark,
+                    } => {
                         batches.remove(&partition);
-                        let taken = Partition::take_over(partition, epoch, mark, self.fold.clone(), &self.ports).await;
+                        let taken = Partition::take_over(
+                            partition,
+                            epoch,
+                            mark,
+                            self.fold.clone(),
+                            &self.ports,
+                        )
+                        .await;
                         self.keep(partition, taken);
                     }
                 }
-                next = if records < BATCH_RECORDS { self.member.try_next() } else { None };
+                next = if records < BATCH_RECORDS {
+                    self.member.try_next()
+                } else {
+                    None
+                };
             }
             for (partition, batch) in batches {
                 self.fold_batch(partition, batch).await;
@@ -172,7 +202,11 @@ impl Foreman {
     fn keep(&mut self, partition: u32, taken: Result<Partition, ForemanError>) {
         match taken {
             Ok(state) => {
-                tracing::info!(partition, clients = state.clients(), "took the partition over");
+                tracing::info!(
+                    partition,
+                    clients = state.clients(),
+                    "took the partition over"
+                );
                 self.partitions.insert(partition, state);
             }
             Err(error) => {
@@ -183,8 +217,12 @@ impl Foreman {
     }
 
     async fn fold_batch(&mut self, partition: u32, batch: VecDeque<Record>) {
-        let Some(state) = self.partitions.get_mut(&partition) else { return };
-        let result = state.fold_batch(batch, &self.ports, &self.member, &self.config).await;
+        let Some(state) = self.partitions.get_mut(&partition) else {
+            return;
+        };
+        let result = state
+            .fold_batch(batch, &self.ports, &self.member, &self.config)
+            .await;
         if let Err(error) = result {
             tracing::error!(partition, %error, "leaving the partition alone");
             self.partitions.remove(&partition);
@@ -192,7 +230,10 @@ impl Foreman {
     }
 
     async fn tick(&mut self) {
-        let appends = self.partitions.values_mut().filter_map(|state| state.tick(&self.ports));
+        let appends = self
+            .partitions
+            .values_mut()
+            .filter_map(|state| state.tick(&self.ports));
         for (partition, tick) in futures::future::join_all(appends).await {
             if let Err(error) = tick {
                 tracing::warn!(partition, %error, "no tick: time stands still there");
@@ -202,6 +243,8 @@ impl Foreman {
 }
 
 fn now_us() -> i64 {
-    let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
+    let since = std::time::SystemTime::now()
+        .duration_since(std::time::UNIX_EPOCH)
+        .unwrap_or_default();
     i64::try_from(since.as_micros()).unwrap_or(i64::MAX)
 }

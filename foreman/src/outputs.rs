@@ -21,7 +21,11 @@ pub(crate) struct Outgoing {
 
 impl Outgoing {
     /// The record of an output of this partition's fold.
-    pub(crate) fn of(output: &Output, partition: u32, news_partitions: u32) -> Result<Self, CodecError> {
+    pub(crate) fn of(
+        output: &Output,
+        partition: u32,
+        news_partitions: u32,
+    ) -> Result<Self, CodecError> {
         Ok(match output {
             Output::Task(task) => Self {
                 topic: TASKS.name,
@@ -72,7 +76,9 @@ pub(crate) async fn append_all(
             .map(|out| log.append(out.topic, out.partition, out.key.clone(), out.value.clone()))
             .collect();
         let results = join_all(appends).await;
-        let Some(failed) = results.iter().position(Result::is_err) else { return true };
+        let Some(failed) = results.iter().position(Result::is_err) else {
+            return true;
+        };
         if let Some(Err(error)) = results.get(failed) {
             failures += 1;
             if failures.is_power_of_two() {

@@ -83,7 +83,11 @@ impl Partition {
     async fn tail(&self, ports: &Ports) -> Result<Box<dyn Tail>, ForemanError> {
         let from = From::Position(self.next);
         loop {
-            match ports.log.tail(SCHEDULING.name, &[self.partition], from).await {
+            match ports
+                .log
+                .tail(SCHEDULING.name, &[self.partition], from)
+                .await
+            {
                 Ok(tail) => return Ok(tail),
                 Err(LogError::OutOfRange { earliest }) => return Err(self.gap(earliest)),
                 Err(error) => {
@@ -95,7 +99,11 @@ impl Partition {
     }
 
     fn gap(&self, earliest: Position) -> ForemanError {
-        ForemanError::Gap { partition: self.partition, from: self.next.offset, earliest: earliest.offset }
+        ForemanError::Gap {
+            partition: self.partition,
+            from: self.next.offset,
+            earliest: earliest.offset,
+        }
     }
 
     /// How many clients the partition holds.
@@ -104,16 +112,25 @@ impl Partition {
     }
 
     /// Folds one record and returns what it caused.
-    fn fold_record(&mut self, record: &Record) -> Result<Vec<nublar_core::fold::Output>, ForemanError> {
+    fn fold_record(
+        &mut self,
+        record: &Record,
+    ) -> Result<Vec<nublar_core::fold::Output>, ForemanError> {
         let unreadable = |source| ForemanError::Unreadable {
             partition: record.partition,
             offset: record.position.offset,
             source,
         };
         let input = Scheduling::decode(&record.value).map_err(unreadable)?;
-        self.next = Position { offset: record.position.offset + 1, ..record.position };
+        self.next = Position {
+            offset: record.position.offset + 1,
+            ..record.position
+        };
         self.since_snapshot += 1;
-        Ok(self.fold.apply(version(record.position.generation, record.position.offset), &input))
+        Ok(self.fold.apply(
+            version(record.position.generation, record.position.offset),
+            &input,
+        ))
     }
 
     /// Folds a batch, puts out what it caused, and marks it when all of that is acknowledged.
@@ -133,7 +150,9 @@ impl Partition {
             for output in outputs {
                 match Outgoing::of(&output, self.partition, self.news_partitions) {
                     Ok(out) => outgoing.push_back(out),
-                    Err(error) => tracing::error!(partition = self.partition, %error, "an output cannot be encoded"),
+                    Err(error) => {
+                        tracing::error!(partition = self.partition, %error, "an output cannot be encoded")
+                    }
                 }
             }
         }
@@ -152,7 +171,10 @@ impl Partition {
     }
 
     /// Appends a tick when time matters. It comes back to us as a record like any other.
-    pub(crate) fn tick(&mut self, ports: &Ports) -> Option<impl Future<Output = (u32, Result<Position, LogError>)> + use<>> {
+    pub(crate) fn tick(
+        &mut self,
+        ports: &Ports,
+    ) -> Option<impl Future<Output = (u32, Result<Position, LogError>)> + use<>> {
         let elapsed = self.last_tick.elapsed();
         self.last_tick = Instant::now();
         if !self.fold.timer_armed() {
@@ -160,13 +182,21 @@ impl Partition {
         }
         let wall_us = now_us();
         let tick = Tick {
-            header: Header { at_us: wall_us, frontend: "foreman".to_owned(), ..Header::default() },
+            header: Header {
+                at_us: wall_us,
+                frontend: "foreman".to_owned(),
+                ..Header::default()
+            },
             epoch: self.tick_epoch,
-            elapsed_ms: i64::try_from(elapsed.as_millis()).unwrap_or(i64::MAX).min(5_000),
+            elapsed_ms: i64::try_from(elapsed.as_millis())
+                .unwrap_or(i64::MAX)
+                .min(5_000),
             wall_us,
         };
         let value = Scheduling::from(tick).encode().ok()?;
-        let append = ports.log.append(SCHEDULING.name, self.partition, Bytes::new(), value.into());
+        let append = ports
+            .log
+            .append(SCHEDULING.name, self.partition, Bytes::new(), value.into());
         let partition = self.partition;
         Some(async move { (partition, append.await) })
     }

@@ -25,17 +25,36 @@ pub(crate) async fn newest(
 ) -> Result<(Fold, Position), ForemanError> {
     let begin = Position { offset: 0, ..mark };
     let mut fold = (Fold::new(config.clone()), begin);
-    for name in names(ports, mark.generation, partition).await.into_iter().rev() {
-        let Some(next) = position_in(&name).filter(|next| *next <= mark.offset) else { continue };
+    for name in names(ports, mark.generation, partition)
+        .await
+        .into_iter()
+        .rev()
+    {
+        let Some(next) = position_in(&name).filter(|next| *next <= mark.offset) else {
+            continue;
+        };
         let bytes = patiently(|| ports.objects.get(&name, None)).await;
         match read(config, &bytes) {
             Ok(state) => {
-                fold = (state, Position { offset: next, ..mark });
+                fold = (
+                    state,
+                    Position {
+                        offset: next,
+                        ..mark
+                    },
+                );
                 break;
             }
-            Err(Unusable::Snapshot(source)) => return Err(ForemanError::Snapshot { partition, source }),
+            Err(Unusable::Snapshot(source)) => {
+                return Err(ForemanError::Snapshot { partition, source });
+            }
             Err(Unusable::Damaged(error)) => {
-                tracing::error!(partition, name, error, "damaged snapshot, taking an older one");
+                tracing::error!(
+                    partition,
+                    name,
+                    error,
+                    "damaged snapshot, taking an older one"
+                );
             }
         }
     }
@@ -57,7 +76,11 @@ fn read(config: &Arc<FoldConfig>, bytes: &[u8]) -> Result<Fold, Unusable> {
 /// Writes the state that holds everything before `next`. A snapshot that fails is made up for by
 /// the next one.
 pub(crate) async fn write(ports: &Ports, partition: u32, next: Position, fold: &Fold) {
-    let name = format!("{}{:020}-l{LOGIC}", folder(next.generation, partition), next.offset);
+    let name = format!(
+        "{}{:020}-l{LOGIC}",
+        folder(next.generation, partition),
+        next.offset
+    );
     let result = async {
         let body = fold.snapshot().map_err(|error| error.to_string())?;
         let body = zstd::bulk::compress(&body, 3).map_err(|error| error.to_string())?;
@@ -69,7 +92,11 @@ pub(crate) async fn write(ports: &Ports, partition: u32, next: Position, fold: &
             body: body.into(),
         };
         let bytes = snapshot.encode().map_err(|error| error.to_string())?;
-        ports.objects.put(&name, bytes.into()).await.map_err(|error| error.to_string())
+        ports
+            .objects
+            .put(&name, bytes.into())
+            .await
+            .map_err(|error| error.to_string())
     };
     match result.await {
         Ok(()) => tracing::debug!(partition, name, "snapshot"),

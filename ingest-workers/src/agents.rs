@@ -69,9 +69,22 @@ struct Worker {
 pub(crate) async fn run(stream: Stream, config: Config, ports: Ports, shutdown: CancellationToken) {
     let work = async {
         let partitions = persist("log", || ports.log.partitions(SCHEDULING.name)).await;
-        let member = Membership::join(ports.log.clone(), stream.name(), stream.name(), shutdown.clone());
+        let member = Membership::join(
+            ports.log.clone(),
+            stream.name(),
+            stream.name(),
+            shutdown.clone(),
+        );
         let owned = BTreeMap::new();
-        let mut worker = Worker { stream, config, ports, partitions, member, owned, reported: Instant::now() };
+        let mut worker = Worker {
+            stream,
+            config,
+            ports,
+            partitions,
+            member,
+            owned,
+            reported: Instant::now(),
+        };
         worker.work(&shutdown).await;
     };
     // A store that is down is waited for, but not beyond the end of the process: nothing of it
@@ -101,7 +114,9 @@ impl Worker {
                         bytes += record.value.len();
                         batch.push(record);
                     }
-                    GroupEvent::Assigned { partition, epoch, .. } => self.assigned(partition, epoch),
+                    GroupEvent::Assigned {
+                        partition, epoch, ..
+                    } => self.assigned(partition, epoch),
                     GroupEvent::Revoked { partition } => {
                         self.owned.remove(&partition);
                         batch.retain(|record: &Record| record.partition != partition);
@@ -124,7 +139,15 @@ impl Worker {
 
     fn assigned(&mut self, partition: u32, epoch: u64) {
         let sums = Sums::new(self.stream.sums(), now_us(), self.config.flows_in_memory);
-        self.owned.insert(partition, Owned { epoch, sums, written: None, halted: false });
+        self.owned.insert(
+            partition,
+            Owned {
+                epoch,
+                sums,
+                written: None,
+                halted: false,
+            },
+        );
     }
 
     /// Brings a batch as far as the mark.
@@ -150,12 +173,18 @@ impl Worker {
                     continue;
                 }
             }
-            let next = Position { offset: record.position.offset + 1, ..record.position };
+            let next = Position {
+                offset: record.position.offset + 1,
+                ..record.position
+            };
             written.insert(partition, next);
         }
         self.load_sums(&plans).await;
 
-        let by_client: Vec<_> = plans.iter().map(|(_, key, _, plan)| (key.clone(), plan.clone())).collect();
+        let by_client: Vec<_> = plans
+            .iter()
+            .map(|(_, key, _, plan)| (key.clone(), plan.clone()))
+            .collect();
         let poisoned = stored::write(&self.ports, &by_client).await;
         self.follow(&plans, poisoned).await;
         for (partition, key, _, plan) in &plans {
@@ -171,19 +200,24 @@ impl Worker {
     }
 
     /// The record's plan; none when it is damaged and was put aside. An error halts the partition.
-    async fn planned(&self, record: &Record) -> Result<Option<(ClientKey, Messages, Plan)>, CodecError> {
+    async fn planned(
+        &self,
+        record: &Record,
+    ) -> Result<Option<(ClientKey, Messages, Plan)>, CodecError> {
         let mut messages = match Messages::decode(&record.value) {
             Ok(messages) => messages,
             Err(error @ CodecError::UnknownFingerprint(_)) => return Err(error),
             Err(error) => {
-                self.put_aside(record, &Header::default(), "damaged", &error.to_string()).await;
+                self.put_aside(record, &Header::default(), "damaged", &error.to_string())
+                    .await;
                 return Ok(None);
             }
         };
         let key = match ClientKey::of(&messages.header) {
             Ok(key) => key,
             Err(error) => {
-                self.put_aside(record, &messages.header, "client", &error.to_string()).await;
+                self.put_aside(record, &messages.header, "client", &error.to_string())
+                    .await;
                 return Ok(None);
             }
         };
@@ -204,7 +238,9 @@ impl Worker {
         let group = self.stream.sums();
         let mut wanted: BTreeMap<(u32, ClientKey), Vec<FlowId>> = BTreeMap::new();
         for (partition, key, _, plan) in plans {
-            let Some(owned) = self.owned.get(partition) else { continue };
+            let Some(owned) = self.owned.get(partition) else {
+                continue;
+            };
             let flows = wanted.entry((*partition, key.clone())).or_default();
             for flow in owned.sums.unknown(key, plan) {
                 if !flows.contains(&flow) {
@@ -232,18 +268,34 @@ impl Worker {
         for (_, key, messages, plan) in plans {
             for fact in &plan.facts {
                 let facts = FactsSet {
-                    header: Header { frontend: self.config.name.clone(), ..messages.header.clone() },
+                    header: Header {
+                        frontend: self.config.name.clone(),
+                        ..messages.header.clone()
+                    },
                     source: fact.source.clone(),
                     facts: fact.facts.clone(),
                 };
-                self.append(SCHEDULING.name, of_client(key, self.partitions), key, facts.encode()).await;
+                self.append(
+                    SCHEDULING.name,
+                    of_client(key, self.partitions),
+                    key,
+                    facts.encode(),
+                )
+                .await;
             }
             for refused in &plan.refused {
-                self.dead_letter(&messages.header, refused.reason, &refused.text, refused.message.bytes.clone()).await;
+                self.dead_letter(
+                    &messages.header,
+                    refused.reason,
+                    &refused.text,
+                    refused.message.bytes.clone(),
+                )
+                .await;
             }
         }
         for Poisoned { part, text } in poisoned {
-            self.dead_letter(&Header::default(), "index", &text, part.body).await;
+            self.dead_letter(&Header::default(), "index", &text, part.body)
+                .await;
         }
     }
 
@@ -254,7 +306,10 @@ impl Worker {
         let mut appends = Vec::new();
         if self.stream != Stream::Events {
             for owned in self.owned.values_mut() {
-                for (key, stored) in owned.sums.report(|key| header(key, at_us, &self.config.name)) {
+                for (key, stored) in owned
+                    .sums
+                    .report(|key| header(key, at_us, &self.config.name))
+                {
                     appends.push((of_client(&key, self.partitions), key, stored.encode()));
                 }
             }
@@ -272,8 +327,14 @@ impl Worker {
     }
 
     async fn put_aside(&self, record: &Record, of: &Header, reason: &str, text: &str) {
-        let text = format!("{}/{}/{}: {text}", self.stream.name(), record.partition, record.position.offset);
-        self.dead_letter(of, reason, &text, record.value.clone()).await;
+        let text = format!(
+            "{}/{}/{}: {text}",
+            self.stream.name(),
+            record.partition,
+            record.position.offset
+        );
+        self.dead_letter(of, reason, &text, record.value.clone())
+            .await;
     }
 
     async fn dead_letter(&self, of: &Header, reason: &str, text: &str, copy: bytes::Bytes) {
@@ -292,17 +353,36 @@ impl Worker {
         match value {
             Ok(value) => {
                 let value = bytes::Bytes::from(value);
-                persist("log", || self.ports.log.append(DEAD_LETTERS.name, 0, bytes::Bytes::new(), value.clone())).await;
+                persist("log", || {
+                    self.ports
+                        .log
+                        .append(DEAD_LETTERS.name, 0, bytes::Bytes::new(), value.clone())
+                })
+                .await;
             }
             Err(error) => tracing::error!(%error, "a dead letter cannot be encoded"),
         }
     }
 
-    async fn append(&self, topic: &str, partition: u32, key: &ClientKey, value: Result<Vec<u8>, CodecError>) {
+    async fn append(
+        &self,
+        topic: &str,
+        partition: u32,
+        key: &ClientKey,
+        value: Result<Vec<u8>, CodecError>,
+    ) {
         match value {
             Ok(value) => {
-                let (key, value) = (bytes::Bytes::from(key.client.to_string()), bytes::Bytes::from(value));
-                persist("log", || self.ports.log.append(topic, partition, key.clone(), value.clone())).await;
+                let (key, value) = (
+                    bytes::Bytes::from(key.client.to_string()),
+                    bytes::Bytes::from(value),
+                );
+                persist("log", || {
+                    self.ports
+                        .log
+                        .append(topic, partition, key.clone(), value.clone())
+                })
+                .await;
             }
             Err(error) => tracing::error!(topic, %error, "a record cannot be encoded"),
         }

@@ -70,13 +70,27 @@ pub struct Ports {
 }
 
 /// Works until `shutdown`, then reports and marks what is done and returns.
-pub async fn run(config: Config, ports: Ports, shutdown: CancellationToken) -> Result<(), WorkerError> {
+pub async fn run(
+    config: Config,
+    ports: Ports,
+    shutdown: CancellationToken,
+) -> Result<(), WorkerError> {
     let mut groups = JoinSet::new();
     for group in &config.groups {
         let (config, ports, shutdown) = (config.clone(), ports.clone(), shutdown.clone());
         match group.as_str() {
-            "results" => groups.spawn(agents::run(agents::Stream::Results, config, ports, shutdown)),
-            "uploads" => groups.spawn(agents::run(agents::Stream::Uploads, config, ports, shutdown)),
+            "results" => groups.spawn(agents::run(
+                agents::Stream::Results,
+                config,
+                ports,
+                shutdown,
+            )),
+            "uploads" => groups.spawn(agents::run(
+                agents::Stream::Uploads,
+                config,
+                ports,
+                shutdown,
+            )),
             "events" => groups.spawn(agents::run(agents::Stream::Events, config, ports, shutdown)),
             "state" => groups.spawn(state::run(ports, shutdown)),
             other => return Err(WorkerError::UnknownGroup(other.to_owned())),
@@ -87,6 +101,8 @@ pub async fn run(config: Config, ports: Ports, shutdown: CancellationToken) -> R
 }
 
 fn now_us() -> i64 {
-    let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
+    let since = std::time::SystemTime::now()
+        .duration_since(std::time::UNIX_EPOCH)
+        .unwrap_or_default();
     i64::try_from(since.as_micros()).unwrap_or(i64::MAX)
 }

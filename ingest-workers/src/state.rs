@@ -27,7 +27,9 @@ pub(crate) async fn run(ports: Ports, shutdown: CancellationToken) {
         while let Some(event) = next {
             match event {
                 GroupEvent::Record(record) => batch.push(record),
-                GroupEvent::Assigned { partition, epoch, .. } => {
+                GroupEvent::Assigned {
+                    partition, epoch, ..
+                } => {
                     epochs.insert(partition, epoch);
                 }
                 GroupEvent::Revoked { partition } => {
@@ -35,7 +37,11 @@ pub(crate) async fn run(ports: Ports, shutdown: CancellationToken) {
                     batch.retain(|record| record.partition != partition);
                 }
             }
-            next = if batch.len() >= BATCH_RECORDS { None } else { member.try_next() };
+            next = if batch.len() >= BATCH_RECORDS {
+                None
+            } else {
+                member.try_next()
+            };
         }
         tokio::select! {
             biased;
@@ -51,11 +57,17 @@ pub(crate) async fn run(ports: Ports, shutdown: CancellationToken) {
 }
 
 /// Puts the newest version of each document of the batch. Returns what may be marked.
-async fn put(ports: &Ports, batch: Vec<Record>, epochs: &mut HashMap<u32, u64>) -> Vec<(u32, u64, Position)> {
+async fn put(
+    ports: &Ports,
+    batch: Vec<Record>,
+    epochs: &mut HashMap<u32, u64>,
+) -> Vec<(u32, u64, Position)> {
     let mut newest: BTreeMap<(Collection, String, String), Stored> = BTreeMap::new();
     let mut marks = HashMap::new();
     for record in batch {
-        let Some(epoch) = epochs.get(&record.partition).copied() else { continue };
+        let Some(epoch) = epochs.get(&record.partition).copied() else {
+            continue;
+        };
         match Document::decode(&record.value) {
             Ok(document) => {
                 let org = document.header.org.clone();
@@ -77,7 +89,10 @@ async fn put(ports: &Ports, batch: Vec<Record>, epochs: &mut HashMap<u32, u64>) 
                 tracing::error!(partition = record.partition, offset = record.position.offset, %error, "skipping a document");
             }
         }
-        let next = Position { offset: record.position.offset + 1, ..record.position };
+        let next = Position {
+            offset: record.position.offset + 1,
+            ..record.position
+        };
         marks.insert(record.partition, (epoch, next));
     }
     let mut bulks: BTreeMap<(Collection, String), Vec<Stored>> = BTreeMap::new();
@@ -85,9 +100,15 @@ async fn put(ports: &Ports, batch: Vec<Record>, epochs: &mut HashMap<u32, u64>) 
         bulks.entry((collection, org)).or_default().push(document);
     }
     for ((collection, org), documents) in bulks {
-        persist("index", || ports.index.put(collection, &org, documents.clone())).await;
+        persist("index", || {
+            ports.index.put(collection, &org, documents.clone())
+        })
+        .await;
     }
-    marks.into_iter().map(|(partition, (epoch, next))| (partition, epoch, next)).collect()
+    marks
+        .into_iter()
+        .map(|(partition, (epoch, next))| (partition, epoch, next))
+        .collect()
 }
 
 fn stored(document: Document) -> Option<(Collection, Stored)> {
@@ -95,10 +116,23 @@ fn stored(document: Document) -> Option<(Collection, Stored)> {
     let number = |name: &str| body.get(name).and_then(Value::as_i64).unwrap_or(0);
     let (collection, flow, order, text) = match document.kind.as_str() {
         "flow" => {
-            let flow = body.get("flow_id").and_then(Value::as_str).unwrap_or_default();
-            (Collection::Flows, flow.to_owned(), number("create_time"), words_of_flow(&body))
+            let flow = body
+                .get("flow_id")
+                .and_then(Value::as_str)
+                .unwrap_or_default();
+            (
+                Collection::Flows,
+                flow.to_owned(),
+                number("create_time"),
+                words_of_flow(&body),
+            )
         }
-        "client" => (Collection::Clients, String::new(), number("first_seen_at"), words_of_client(&body)),
+        "client" => (
+            Collection::Clients,
+            String::new(),
+            number("first_seen_at"),
+            words_of_client(&body),
+        ),
         other => {
             tracing::error!(kind = other, "a document of an unknown kind");
             return None;
@@ -121,24 +155,55 @@ fn stored(document: Document) -> Option<(Collection, Stored)> {
 }
 
 fn words_of_flow(body: &Value) -> String {
-    let artifacts = body.get("artifacts").and_then(Value::as_array).map_or(&[][..], Vec::as_slice);
-    words(artifacts.iter().chain(body.get("creator")).filter_map(Value::as_str))
+    let artifacts = body
+        .get("artifacts")
+        .and_then(Value::as_array)
+        .map_or(&[][..], Vec::as_slice);
+    words(
+        artifacts
+            .iter()
+            .chain(body.get("creator"))
+            .filter_map(Value::as_str),
+    )
 }
 
 fn words_of_client(body: &Value) -> String {
-    let plain = ["client_id", "hostname", "fqdn", "last_ip"].map(|name| body.get(name).and_then(Value::as_str));
-    let os = body.get("os").and_then(Value::as_str).map(|os| format!("os:{os}"));
+    let plain = ["client_id", "hostname", "fqdn", "last_ip"]
+        .map(|name| body.get(name).and_then(Value::as_str));
+    let os = body
+        .get("os")
+        .and_then(Value::as_str)
+        .map(|os| format!("os:{os}"));
     let list = |name: &str| {
-        let values = body.get(name).and_then(Value::as_array).map_or(&[][..], Vec::as_slice);
-        values.iter().filter_map(Value::as_str).map(str::to_owned).collect::<Vec<_>>()
+        let values = body
+            .get(name)
+            .and_then(Value::as_array)
+            .map_or(&[][..], Vec::as_slice);
+        values
+            .iter()
+            .filter_map(Value::as_str)
+            .map(str::to_owned)
+            .collect::<Vec<_>>()
     };
-    let labels = list("labels").into_iter().map(|label| format!("label:{label}"));
-    let macs = list("mac_addresses").into_iter().map(|mac| format!("mac:{mac}"));
+    let labels = list("labels")
+        .into_iter()
+        .map(|label| format!("label:{label}"));
+    let macs = list("mac_addresses")
+        .into_iter()
+        .map(|mac| format!("mac:{mac}"));
     let tagged: Vec<_> = os.into_iter().chain(labels).chain(macs).collect();
-    words(plain.into_iter().flatten().chain(tagged.iter().map(String::as_str)))
+    words(
+        plain
+            .into_iter()
+            .flatten()
+            .chain(tagged.iter().map(String::as_str)),
+    )
 }
 
 fn words<'a>(texts: impl Iterator<Item = &'a str>) -> String {
-    let lower: Vec<_> = texts.flat_map(str::split_whitespace).map(str::to_lowercase).collect();
+    let lower: Vec<_> = texts
+        .flat_map(str::split_whitespace)
+        .map(str::to_lowercase)
+        .collect();
     lower.join(" ")
 }

@@ -35,7 +35,11 @@ fn document(key: &ClientKey, part: &Part) -> Document {
         id: part.id.to_string(),
         bucket: Some(bucket(part.week)),
         client: key.client.to_string(),
-        flow: part.flow.as_ref().map(ToString::to_string).unwrap_or_default(),
+        flow: part
+            .flow
+            .as_ref()
+            .map(ToString::to_string)
+            .unwrap_or_default(),
         source: part.source.clone(),
         order: part.order,
         text: String::new(),
@@ -49,7 +53,10 @@ fn document(key: &ClientKey, part: &Part) -> Document {
 /// Writes all parts: first the objects, then the documents that name them. Returns when every one
 /// is durable, with those that cannot be stored.
 pub(crate) async fn write(ports: &Ports, plans: &[(ClientKey, Plan)]) -> Vec<Poisoned> {
-    let objects = plans.iter().flat_map(|(_, plan)| &plan.parts).filter_map(|part| part.object.as_ref());
+    let objects = plans
+        .iter()
+        .flat_map(|(_, plan)| &plan.parts)
+        .filter_map(|part| part.object.as_ref());
     futures::stream::iter(objects)
         .for_each_concurrent(PUTS_AT_ONCE, |(name, data)| async move {
             persist("objects", || ports.objects.put(name, data.clone())).await;
@@ -59,16 +66,28 @@ pub(crate) async fn write(ports: &Ports, plans: &[(ClientKey, Plan)]) -> Vec<Poi
     let mut bulks: BTreeMap<(index::Collection, &str), Vec<(&ClientKey, &Part)>> = BTreeMap::new();
     for (key, plan) in plans {
         for part in &plan.parts {
-            bulks.entry((collection(part.collection), key.org.as_str())).or_default().push((key, part));
+            bulks
+                .entry((collection(part.collection), key.org.as_str()))
+                .or_default()
+                .push((key, part));
         }
     }
     let mut poisoned = Vec::new();
     for ((collection, org), parts) in bulks {
-        let documents: Vec<_> = parts.iter().map(|(key, part)| document(key, part)).collect();
-        let outcomes = persist("index", || ports.index.create(collection, org, documents.clone())).await;
+        let documents: Vec<_> = parts
+            .iter()
+            .map(|(key, part)| document(key, part))
+            .collect();
+        let outcomes = persist("index", || {
+            ports.index.create(collection, org, documents.clone())
+        })
+        .await;
         for ((_, part), outcome) in parts.into_iter().zip(outcomes) {
             if let Outcome::Poison(text) = outcome {
-                poisoned.push(Poisoned { part: part.clone(), text });
+                poisoned.push(Poisoned {
+                    part: part.clone(),
+                    text,
+                });
             }
         }
     }
@@ -95,7 +114,10 @@ pub(crate) async fn count(ports: &Ports, group: Group, key: &ClientKey, flow: &F
             ..Query::default()
         };
         loop {
-            let page = persist("index", || ports.index.query(collection(*of), key.org.as_str(), &query)).await;
+            let page = persist("index", || {
+                ports.index.query(collection(*of), key.org.as_str(), &query)
+            })
+            .await;
             for document in page.documents {
                 if let Ok(id) = document.id.parse() {
                     sum.add(*of, id, &document.source, document.order, document.size);

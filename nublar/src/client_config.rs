@@ -15,13 +15,25 @@ pub(crate) struct AgentOptions {
     #[arg(long = "label", value_name = "LABEL")]
     pub(crate) labels: Vec<String>,
     /// Where agents on Linux keep their key
-    #[arg(long, value_name = "FILE", default_value = "/etc/velociraptor.writeback.yaml")]
+    #[arg(
+        long,
+        value_name = "FILE",
+        default_value = "/etc/velociraptor.writeback.yaml"
+    )]
     pub(crate) writeback_linux: String,
     /// Where agents on macOS keep their key
-    #[arg(long, value_name = "FILE", default_value = "/etc/velociraptor.writeback.yaml")]
+    #[arg(
+        long,
+        value_name = "FILE",
+        default_value = "/etc/velociraptor.writeback.yaml"
+    )]
     pub(crate) writeback_darwin: String,
     /// Where agents on Windows keep their key
-    #[arg(long, value_name = "FILE", default_value = r"$ProgramFiles\Velociraptor\velociraptor.writeback.yaml")]
+    #[arg(
+        long,
+        value_name = "FILE",
+        default_value = r"$ProgramFiles\Velociraptor\velociraptor.writeback.yaml"
+    )]
     pub(crate) writeback_windows: String,
     /// Seconds that a poll may be held, and that an agent stays away after an outage
     #[arg(long, value_name = "SECONDS", default_value_t = 10)]
@@ -39,13 +51,19 @@ impl AgentOptions {
             urls.extend(default_url);
         }
         if urls.is_empty() {
-            bail!("no URL for the agents: give --url https://HOST:PORT/, or start the server with `nublar run` first");
+            bail!(
+                "no URL for the agents: give --url https://HOST:PORT/, or start the server with `nublar run` first"
+            );
         }
         let mut yaml = String::from("Client:\n  server_urls:\n");
         for url in urls {
-            let known = ["https://", "http://", "wss://", "ws://"].iter().any(|scheme| url.starts_with(scheme));
+            let known = ["https://", "http://", "wss://", "ws://"]
+                .iter()
+                .any(|scheme| url.starts_with(scheme));
             if !known || !url.ends_with('/') {
-                bail!("{url:?} is no URL for agents: it begins with https://, http://, wss:// or ws:// and ends with a slash");
+                bail!(
+                    "{url:?} is no URL for agents: it begins with https://, http://, wss:// or ws:// and ends with a slash"
+                );
             }
             writeln!(yaml, "  - {}", quoted(url))?;
         }
@@ -61,8 +79,16 @@ impl AgentOptions {
             }
         }
         writeln!(yaml, "  writeback_linux: {}", quoted(&self.writeback_linux))?;
-        writeln!(yaml, "  writeback_darwin: {}", quoted(&self.writeback_darwin))?;
-        writeln!(yaml, "  writeback_windows: {}", quoted(&self.writeback_windows))?;
+        writeln!(
+            yaml,
+            "  writeback_darwin: {}",
+            quoted(&self.writeback_darwin)
+        )?;
+        writeln!(
+            yaml,
+            "  writeback_windows: {}",
+            quoted(&self.writeback_windows)
+        )?;
         yaml.push_str("  use_self_signed_ssl: true\n");
         writeln!(yaml, "  max_poll: {}", self.max_poll)?;
         writeln!(yaml, "  max_poll_std: {}", (self.max_poll / 2).max(1))?;

@@ -39,7 +39,12 @@ impl Api {
 
     fn write(&self, data: &Path) -> Result<()> {
         let draft = data.join("api.json.new");
-        let options = std::fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&draft);
+        let options = std::fs::OpenOptions::new()
+            .write(true)
+            .create(true)
+            .truncate(true)
+            .mode(0o600)
+            .open(&draft);
         let file = options.with_context(|| format!("cannot write {}", draft.display()))?;
         serde_json::to_writer_pretty(file, self)?;
         std::fs::rename(&draft, data.join(Self::FILE))?;
@@ -76,7 +81,8 @@ pub(crate) async fn run(config: Config, roles: Roles) -> Result<()> {
         );
     }
     let data = config.data()?.to_owned();
-    std::fs::create_dir_all(&data).with_context(|| format!("cannot make the data folder {}", data.display()))?;
+    std::fs::create_dir_all(&data)
+        .with_context(|| format!("cannot make the data folder {}", data.display()))?;
     let storage = config.storage.open(&data)?;
     let secrets = if roles == Roles::All {
         Secrets::load_or_make(&config.secrets_path()?)?
@@ -84,7 +90,10 @@ pub(crate) async fn run(config: Config, roles: Roles) -> Result<()> {
         Secrets::load(&config.secrets_path()?)?
     };
     let shutdown = CancellationToken::new();
-    let mut process = Process { tasks: JoinSet::new(), shutdown: shutdown.clone() };
+    let mut process = Process {
+        tasks: JoinSet::new(),
+        shutdown: shutdown.clone(),
+    };
     let ended = {
         let end = end_of_process();
         tokio::pin!(end);
@@ -99,7 +108,10 @@ pub(crate) async fn run(config: Config, roles: Roles) -> Result<()> {
         }
     };
     shutdown.cancel();
-    let drained = tokio::time::timeout(DRAIN, async { while process.tasks.join_next().await.is_some() {} }).await;
+    let drained = tokio::time::timeout(DRAIN, async {
+        while process.tasks.join_next().await.is_some() {}
+    })
+    .await;
     if drained.is_err() {
         tracing::warn!("not everything ended in time; what was not done is done at the next start");
     }
@@ -112,15 +124,29 @@ struct Process {
 }
 
 impl Process {
-    async fn start(&mut self, config: &Config, roles: Roles, storage: &Storage, secrets: &Secrets, data: &Path) -> Result<()> {
+    async fn start(
+        &mut self,
+        config: &Config,
+        roles: Roles,
+        storage: &Storage,
+        secrets: &Secrets,
+        data: &Path,
+    ) -> Result<()> {
         if roles == Roles::All {
             setup::prepare(config, storage).await?;
         }
         if roles.has(Roles::Foreman) {
-            let ports = nublar_foreman::Ports { log: storage.log.clone(), objects: storage.objects.clone() };
+            let ports = nublar_foreman::Ports {
+                log: storage.log.clone(),
+                objects: storage.objects.clone(),
+            };
             let fold = FoldConfig::new(secrets.mac_keys()?);
-            let foreman = nublar_foreman::run(config.foreman.clone(), fold, ports, self.shutdown.clone());
-            self.spawn(async { foreman.await; Ok(()) });
+            let foreman =
+                nublar_foreman::run(config.foreman.clone(), fold, ports, self.shutdown.clone());
+            self.spawn(async {
+                foreman.await;
+                Ok(())
+            });
         }
         if roles.has(Roles::Worker) {
             let ports = nublar_ingest_workers::Ports {
@@ -128,10 +154,15 @@ impl Process {
                 index: storage.index.clone(),
                 objects: storage.objects.clone(),
             };
-            let workers = nublar_ingest_workers::run(config.workers.clone(), ports, self.shutdown.clone());
+            let workers =
+                nublar_ingest_workers::run(config.workers.clone(), ports, self.shutdown.clone());
             self.spawn(async { Ok(workers.await?) });
         }
-        let mut api = Api { url: String::new(), token: secrets.api_token.clone(), agents: Vec::new() };
+        let mut api = Api {
+            url: String::new(),
+            token: secrets.api_token.clone(),
+            agents: Vec::new(),
+        };
         if roles.has(Roles::Gui) {
             api.url = format!("http://{}", self.gui(config, storage, secrets).await?);
             let (log, shutdown) = (storage.log.clone(), self.shutdown.clone());
@@ -150,7 +181,8 @@ impl Process {
             for listen in &config.frontend.listen {
                 let addr = self.frontend(config, storage, secrets, *listen).await?;
                 let scheme = if listen.tls { "https" } else { "http" };
-                api.agents.push(format!("{scheme}://{addr}{}", config.frontend.base_path));
+                api.agents
+                    .push(format!("{scheme}://{addr}{}", config.frontend.base_path));
             }
         }
         if roles == Roles::All {
@@ -161,9 +193,18 @@ impl Process {
     }
 
     /// Each address is a frontend of its own, with its own sessions and polls.
-    async fn frontend(&mut self, config: &Config, storage: &Storage, secrets: &Secrets, listen: nublar_frontend::Listen) -> Result<SocketAddr> {
+    async fn frontend(
+        &mut self,
+        config: &Config,
+        storage: &Storage,
+        secrets: &Secrets,
+        listen: nublar_frontend::Listen,
+    ) -> Result<SocketAddr> {
         let orgs = secrets.orgs.iter().map(|org| {
-            Ok(nublar_frontend::Org { nonce: org.nonce.clone(), id: org.id.parse()? })
+            Ok(nublar_frontend::Org {
+                nonce: org.nonce.clone(),
+                id: org.id.parse()?,
+            })
         });
         let theirs = nublar_frontend::Secrets {
             certificate_pem: secrets.agents.certificate.clone(),
@@ -175,17 +216,39 @@ impl Process {
             orgs: orgs.collect::<Result<_>>()?,
             mac: secrets.mac_keys()?,
         };
-        let one = nublar_frontend::Config { listen: vec![listen], ..config.frontend.clone() };
-        let frontend = nublar_frontend::Frontend::bind(one, theirs, storage.log.clone(), storage.objects.clone()).await?;
-        let addr = frontend.addresses().first().copied().context("the frontend listens nowhere")?;
+        let one = nublar_frontend::Config {
+            listen: vec![listen],
+            ..config.frontend.clone()
+        };
+        let frontend = nublar_frontend::Frontend::bind(
+            one,
+            theirs,
+            storage.log.clone(),
+            storage.objects.clone(),
+        )
+        .await?;
+        let addr = frontend
+            .addresses()
+            .first()
+            .copied()
+            .context("the frontend listens nowhere")?;
         let shutdown = self.shutdown.clone();
         self.spawn(async move { Ok(frontend.serve(shutdown).await?) });
         Ok(addr)
     }
 
-    async fn gui(&mut self, config: &Config, storage: &Storage, secrets: &Secrets) -> Result<SocketAddr> {
+    async fn gui(
+        &mut self,
+        config: &Config,
+        storage: &Storage,
+        secrets: &Secrets,
+    ) -> Result<SocketAddr> {
         let gui = nublar_gui_api::Config::new(config.gui.listen, secrets.api_token.clone());
-        let Storage { log, index, objects } = storage.clone();
+        let Storage {
+            log,
+            index,
+            objects,
+        } = storage.clone();
         let gui = nublar_gui_api::Gui::bind(gui, log, index, objects, secrets.mac_keys()?).await?;
         let addr = gui.address();
         let shutdown = self.shutdown.clone();
@@ -223,7 +286,10 @@ fn greet(api: &Api, data: &Path) {
     for agents in &api.agents {
         println!("agents:  {agents}");
     }
-    println!("config:  nublar client-config --data {} > client.config.yaml", data.display());
+    println!(
+        "config:  nublar client-config --data {} > client.config.yaml",
+        data.display()
+    );
 }
 
 async fn end_of_process() {

@@ -34,7 +34,9 @@ pub(crate) struct Gui {
 
 impl Default for Gui {
     fn default() -> Self {
-        Self { listen: SocketAddr::from(([127, 0, 0, 1], 8889)) }
+        Self {
+            listen: SocketAddr::from(([127, 0, 0, 1], 8889)),
+        }
     }
 }
 
@@ -46,7 +48,8 @@ impl Config {
             Some(file) => {
                 let text = std::fs::read_to_string(file)
                     .with_context(|| format!("cannot read the configuration {}", file.display()))?;
-                toml::from_str(&text).with_context(|| format!("in the configuration {}", file.display()))?
+                toml::from_str(&text)
+                    .with_context(|| format!("in the configuration {}", file.display()))?
             }
         };
         if let Some(data) = data {
@@ -57,7 +60,9 @@ impl Config {
 
     /// The data folder.
     pub(crate) fn data(&self) -> Result<&Path> {
-        self.data.as_deref().context("no data folder: give --data DIR, or `data` in the configuration")
+        self.data
+            .as_deref()
+            .context("no data folder: give --data DIR, or `data` in the configuration")
     }
 
     /// The secrets file.
@@ -70,7 +75,8 @@ impl Config {
 
     /// Partitions of what is keyed by clients: 4 in one process, 64 in many.
     pub(crate) fn partitions(&self) -> u32 {
-        self.partitions.unwrap_or(if self.storage.is_shared() { 64 } else { 4 })
+        self.partitions
+            .unwrap_or(if self.storage.is_shared() { 64 } else { 4 })
     }
 }
 
@@ -81,7 +87,8 @@ mod tests {
 
     #[test]
     fn a_wrong_key_is_named() {
-        let error = toml::from_str::<Config>("[gui]\nlisten = \"127.0.0.1:1\"\nlisen = 1\n").unwrap_err();
+        let error =
+            toml::from_str::<Config>("[gui]\nlisten = \"127.0.0.1:1\"\nlisen = 1\n").unwrap_err();
         assert!(error.to_string().contains("lisen"), "{error}");
     }
 }

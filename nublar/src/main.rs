@@ -90,7 +90,10 @@ fn main() -> ExitCode {
     let arguments = Arguments::parse();
     let filter = tracing_subscriber::EnvFilter::try_from_env("NUBLAR_LOG")
         .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("info"));
-    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .init();
     match run(arguments.command) {
         Ok(code) => code,
         Err(error) => {
@@ -103,7 +106,12 @@ fn main() -> ExitCode {
 #[tokio::main]
 async fn run(command: Command) -> Result<ExitCode> {
     match command {
-        Command::Run { at, frontends, frontends_http, gui } => {
+        Command::Run {
+            at,
+            frontends,
+            frontends_http,
+            gui,
+        } => {
             let config = with_addresses(at.load()?, &frontends, &frontends_http, gui);
             compose::run(config, Roles::All).await?;
         }
@@ -119,9 +127,18 @@ async fn run(command: Command) -> Result<ExitCode> {
 }
 
 /// The addresses of the command line win over those of the file.
-fn with_addresses(mut config: Config, https: &[SocketAddr], http: &[SocketAddr], gui: Option<SocketAddr>) -> Config {
+fn with_addresses(
+    mut config: Config,
+    https: &[SocketAddr],
+    http: &[SocketAddr],
+    gui: Option<SocketAddr>,
+) -> Config {
     let tls = |tls| move |addr: &SocketAddr| nublar_frontend::Listen { addr: *addr, tls };
-    let given: Vec<_> = https.iter().map(tls(true)).chain(http.iter().map(tls(false))).collect();
+    let given: Vec<_> = https
+        .iter()
+        .map(tls(true))
+        .chain(http.iter().map(tls(false)))
+        .collect();
     if !given.is_empty() {
         config.frontend.listen = given;
     } else if config.frontend.listen.is_empty() {
@@ -141,7 +158,10 @@ async fn set_up(config: &Config) -> Result<()> {
     let secrets = config.secrets_path()?;
     Secrets::load_or_make(&secrets)?;
     setup::announce(storage.log.as_ref()).await?;
-    println!("topics, index and objects are there; secrets are in {}", secrets.display());
+    println!(
+        "topics, index and objects are there; secrets are in {}",
+        secrets.display()
+    );
     Ok(())
 }
 
@@ -154,7 +174,8 @@ fn client_yaml(config: &Config, client: &AgentOptions) -> Result<String> {
 
 /// A server that listens everywhere is reached by this machine's name in the examples.
 fn reachable(url: &str) -> String {
-    url.replace("//0.0.0.0:", "//127.0.0.1:").replace("//[::]:", "//[::1]:")
+    url.replace("//0.0.0.0:", "//127.0.0.1:")
+        .replace("//[::]:", "//[::1]:")
 }
 
 fn check(config: &Config) -> Result<()> {
@@ -163,7 +184,10 @@ fn check(config: &Config) -> Result<()> {
         Secrets::load(&secrets)?.mac_keys()?;
         println!("configuration and secrets can be read");
     } else {
-        println!("configuration can be read; the secrets file {} is made by `nublar setup` or `nublar run`", secrets.display());
+        println!(
+            "configuration can be read; the secrets file {} is made by `nublar setup` or `nublar run`",
+            secrets.display()
+        );
     }
     Ok(())
 }

@@ -3,8 +3,8 @@
 use anyhow::{Context, Result, bail};
 use nublar_core::mac::{MacKey, MacKeys};
 use rcgen::{
-    BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, KeyUsagePurpose,
-    PKCS_RSA_SHA256, RsaKeySize,
+    BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
+    KeyUsagePurpose, PKCS_RSA_SHA256, RsaKeySize,
 };
 use serde::{Deserialize, Serialize};
 use std::io::Write;
@@ -66,7 +66,8 @@ impl Secrets {
         let secrets = Self::make()?;
         let text = toml::to_string(&secrets)?;
         let folder = path.parent().unwrap_or(Path::new("."));
-        std::fs::create_dir_all(folder).with_context(|| format!("cannot make {}", folder.display()))?;
+        std::fs::create_dir_all(folder)
+            .with_context(|| format!("cannot make {}", folder.display()))?;
         let draft = path.with_extension("new");
         let mut file = std::fs::OpenOptions::new()
             .write(true)
@@ -84,12 +85,22 @@ impl Secrets {
 
     /// Reads the file.
     pub(crate) fn load(path: &Path) -> Result<Self> {
-        let text = std::fs::read_to_string(path)
-            .with_context(|| format!("cannot read the secrets file {}: `nublar setup` makes it", path.display()))?;
+        let text = std::fs::read_to_string(path).with_context(|| {
+            format!(
+                "cannot read the secrets file {}: `nublar setup` makes it",
+                path.display()
+            )
+        })?;
         // The text itself must not be shown: toml's message would quote the line.
         toml::from_str(&text).map_err(|error| {
-            let at = error.span().map_or(0, |span| text[..span.start.min(text.len())].lines().count());
-            anyhow::anyhow!("secrets file {}, line {at}: {}", path.display(), error.message())
+            let at = error
+                .span()
+                .map_or(0, |span| text[..span.start.min(text.len())].lines().count());
+            anyhow::anyhow!(
+                "secrets file {}, line {at}: {}",
+                path.display(),
+                error.message()
+            )
         })
     }
 
@@ -98,14 +109,24 @@ impl Secrets {
         let agents_key = KeyPair::generate_rsa_for(&PKCS_RSA_SHA256, RsaKeySize::_2048)?;
         let agents = sign(&issuer, agents_key, vec![SERVER_NAME.to_owned()])?;
         let names = ["localhost", "127.0.0.1", "::1", SERVER_NAME];
-        let tls = sign(&issuer, KeyPair::generate()?, names.map(str::to_owned).to_vec())?;
+        let tls = sign(
+            &issuer,
+            KeyPair::generate()?,
+            names.map(str::to_owned).to_vec(),
+        )?;
         Ok(Self {
             api_token: random_hex(32)?,
             ca,
             agents,
             tls,
-            orgs: vec![OrgNonce { id: String::new(), nonce: random_hex(12)? }],
-            id_keys: vec![IdKey { from_us: 0, secret: random_hex(32)? }],
+            orgs: vec![OrgNonce {
+                id: String::new(),
+                nonce: random_hex(12)?,
+            }],
+            id_keys: vec![IdKey {
+                from_us: 0,
+                secret: random_hex(32)?,
+            }],
         })
     }
 
@@ -114,51 +135,74 @@ impl Secrets {
         let mut keys = Vec::new();
         for key in &self.id_keys {
             let bytes = decode_hex(&key.secret).filter(|bytes| bytes.len() == 32);
-            let Some(bytes) = bytes else { bail!("secrets: id_keys.secret must be 64 hex digits") };
+            let Some(bytes) = bytes else {
+                bail!("secrets: id_keys.secret must be 64 hex digits")
+            };
             let mut secret = [0; 32];
             secret.copy_from_slice(&bytes);
-            keys.push(MacKey { from_us: key.from_us, secret });
+            keys.push(MacKey {
+                from_us: key.from_us,
+                secret,
+            });
         }
         let mut keys = keys.into_iter();
-        let Some(first) = keys.next() else { bail!("secrets: id_keys must hold at least one key") };
+        let Some(first) = keys.next() else {
+            bail!("secrets: id_keys must hold at least one key")
+        };
         Ok(MacKeys::new(first, keys))
     }
 
     /// The nonce of an organisation.
     pub(crate) fn nonce(&self, org: &str) -> Result<&str> {
         let found = self.orgs.iter().find(|known| known.id == org);
-        found.map(|org| org.nonce.as_str()).with_context(|| format!("secrets: there is no organisation {org:?}"))
+        found
+            .map(|org| org.nonce.as_str())
+            .with_context(|| format!("secrets: there is no organisation {org:?}"))
     }
 }
 
 fn make_ca() -> Result<(Pair, Issuer<'static, KeyPair>)> {
     let key = KeyPair::generate_rsa_for(&PKCS_RSA_SHA256, RsaKeySize::_2048)?;
     let mut params = CertificateParams::new(Vec::new())?;
-    params.distinguished_name.push(DnType::CommonName, "Nublar CA");
+    params
+        .distinguished_name
+        .push(DnType::CommonName, "Nublar CA");
     params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
     params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
     params.not_before = rcgen::date_time_ymd(2020, 1, 1);
     params.not_after = rcgen::date_time_ymd(2046, 1, 1);
     let certificate = params.self_signed(&key)?;
-    let pair = Pair { certificate: certificate.pem(), key: key.serialize_pem() };
+    let pair = Pair {
+        certificate: certificate.pem(),
+        key: key.serialize_pem(),
+    };
     Ok((pair, Issuer::new(params, key)))
 }
 
 fn sign(issuer: &Issuer<'static, KeyPair>, key: KeyPair, names: Vec<String>) -> Result<Pair> {
     let mut params = CertificateParams::new(names)?;
-    params.distinguished_name.push(DnType::CommonName, SERVER_NAME);
-    params.key_usages = vec![KeyUsagePurpose::DigitalSignature, KeyUsagePurpose::KeyEncipherment];
+    params
+        .distinguished_name
+        .push(DnType::CommonName, SERVER_NAME);
+    params.key_usages = vec![
+        KeyUsagePurpose::DigitalSignature,
+        KeyUsagePurpose::KeyEncipherment,
+    ];
     params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
     params.use_authority_key_identifier_extension = true;
     params.not_before = rcgen::date_time_ymd(2020, 1, 1);
     params.not_after = rcgen::date_time_ymd(2046, 1, 1);
     let certificate = params.signed_by(&key, issuer)?;
-    Ok(Pair { certificate: certificate.pem(), key: key.serialize_pem() })
+    Ok(Pair {
+        certificate: certificate.pem(),
+        key: key.serialize_pem(),
+    })
 }
 
 fn random_hex(bytes: usize) -> Result<String> {
     let mut random = vec![0; bytes];
-    aws_lc_rs::rand::fill(&mut random).map_err(|_| anyhow::anyhow!("the operating system gives no random bytes"))?;
+    aws_lc_rs::rand::fill(&mut random)
+        .map_err(|_| anyhow::anyhow!("the operating system gives no random bytes"))?;
     Ok(random.iter().map(|byte| format!("{byte:02x}")).collect())
 }
 
@@ -166,7 +210,10 @@ fn decode_hex(text: &str) -> Option<Vec<u8>> {
     if !text.is_ascii() || !text.len().is_multiple_of(2) {
         return None;
     }
-    (0..text.len()).step_by(2).map(|at| u8::from_str_radix(&text[at..at + 2], 16).ok()).collect()
+    (0..text.len())
+        .step_by(2)
+        .map(|at| u8::from_str_radix(&text[at..at + 2], 16).ok())
+        .collect()
 }
 
 #[cfg(test)]
@@ -182,7 +229,9 @@ mod tests {
         let read = Secrets::load_or_make(&path).unwrap();
         assert_eq!(made.api_token, read.api_token);
         assert_eq!(made.mac_keys().unwrap(), read.mac_keys().unwrap());
-        let mode = std::os::unix::fs::PermissionsExt::mode(&std::fs::metadata(&path).unwrap().permissions());
+        let mode = std::os::unix::fs::PermissionsExt::mode(
+            &std::fs::metadata(&path).unwrap().permissions(),
+        );
         assert_eq!(mode & 0o777, 0o600);
         std::fs::write(&path, "api_token = 5\n").unwrap();
         let error = Secrets::load(&path).err().unwrap().to_string();

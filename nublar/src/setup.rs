@@ -39,9 +39,21 @@ fn specs(partitions: u32) -> Vec<TopicSpec> {
 
 /// Makes what is missing.
 pub(crate) async fn prepare(config: &Config, storage: &Storage) -> Result<()> {
-    storage.log.declare(&specs(config.partitions())).await.context("cannot declare the topics")?;
-    storage.index.prepare().await.context("cannot prepare the index")?;
-    storage.objects.prepare().await.context("cannot prepare the objects")?;
+    storage
+        .log
+        .declare(&specs(config.partitions()))
+        .await
+        .context("cannot declare the topics")?;
+    storage
+        .index
+        .prepare()
+        .await
+        .context("cannot prepare the index")?;
+    storage
+        .objects
+        .prepare()
+        .await
+        .context("cannot prepare the objects")?;
     Ok(())
 }
 
@@ -57,18 +69,42 @@ pub(crate) async fn announce(log: &dyn Log) -> Result<()> {
         tools: &Tools::default(),
         server_metadata: &BTreeMap::new(),
     };
-    let collect =
-        Collect { artifacts: vec![Wanted::new(INTERROGATION)], urgent: true, ..Collect::default() };
-    let compiled = compiler.compile(&collect).context("the interrogation does not compile")?;
+    let collect = Collect {
+        artifacts: vec![Wanted::new(INTERROGATION)],
+        urgent: true,
+        ..Collect::default()
+    };
+    let compiled = compiler
+        .compile(&collect)
+        .context("the interrogation does not compile")?;
 
     let hash = blake3::hash(&compiled.bytes);
     let hash = Bytes::copy_from_slice(hash.as_bytes());
-    let header = Header { at_us: now_us(), frontend: "setup".to_owned(), ..Header::default() };
+    let header = Header {
+        at_us: now_us(),
+        frontend: "setup".to_owned(),
+        ..Header::default()
+    };
     let partitions = log.partitions(REQUESTS.name).await?;
-    let partition = hash.first().map_or(0, |first| u32::from(*first) % partitions);
-    let request = Request { header: header.clone(), hash: hash.clone(), body: compiled.bytes };
-    let position = log.append(REQUESTS.name, partition, hash.clone(), request.encode()?.into()).await?;
-    let Ok(offset) = i64::try_from(position.offset) else { bail!("offset {} of requests is too large", position.offset) };
+    let partition = hash
+        .first()
+        .map_or(0, |first| u32::from(*first) % partitions);
+    let request = Request {
+        header: header.clone(),
+        hash: hash.clone(),
+        body: compiled.bytes,
+    };
+    let position = log
+        .append(
+            REQUESTS.name,
+            partition,
+            hash.clone(),
+            request.encode()?.into(),
+        )
+        .await?;
+    let Ok(offset) = i64::try_from(position.offset) else {
+        bail!("offset {} of requests is too large", position.offset)
+    };
     let announce = Announce {
         header,
         kind: "interrogation".to_owned(),
@@ -84,12 +120,15 @@ pub(crate) async fn announce(log: &dyn Log) -> Result<()> {
     };
     let value = Bytes::from(Scheduling::from(announce).encode()?);
     for partition in 0..log.partitions(SCHEDULING.name).await? {
-        log.append(SCHEDULING.name, partition, Bytes::new(), value.clone()).await?;
+        log.append(SCHEDULING.name, partition, Bytes::new(), value.clone())
+            .await?;
     }
     Ok(())
 }
 
 fn now_us() -> i64 {
-    let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
+    let since = std::time::SystemTime::now()
+        .duration_since(std::time::UNIX_EPOCH)
+        .unwrap_or_default();
     i64::try_from(since.as_micros()).unwrap_or(i64::MAX)
 }

@@ -17,7 +17,11 @@ const READ_AHEAD_BYTES: usize = 32 << 20;
 const RETRY: Duration = Duration::from_millis(300);
 
 enum Order {
-    Mark { partition: u32, epoch: u64, next: Position },
+    Mark {
+        partition: u32,
+        epoch: u64,
+        next: Position,
+    },
     Flush(oneshot::Sender<()>),
 }
 
@@ -33,7 +37,9 @@ struct Shared {
 impl Shared {
     fn push(&mut self, event: GroupEvent) {
         match &event {
-            GroupEvent::Assigned { partition, epoch, .. } => {
+            GroupEvent::Assigned {
+                partition, epoch, ..
+            } => {
                 self.epochs.insert(*partition, *epoch);
             }
             GroupEvent::Revoked { partition } => {
@@ -82,7 +88,12 @@ fn lock(shared: &Mutex<Shared>) -> MutexGuard<'_, Shared> {
 
 impl Membership {
     /// Joins the group on the topic, as soon as the log lets it; goes on trying until `shutdown`.
-    pub fn join(log: Arc<dyn Log>, group: &'static str, topic: &'static str, shutdown: CancellationToken) -> Self {
+    pub fn join(
+        log: Arc<dyn Log>,
+        group: &'static str,
+        topic: &'static str,
+        shutdown: CancellationToken,
+    ) -> Self {
         let shared = Arc::new(Mutex::new(Shared::default()));
         let (arrived, taken) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
         let (orders, inbox) = mpsc::unbounded_channel();
@@ -101,7 +112,13 @@ impl Membership {
                 () = keeper.run() => {}
             }
         });
-        Self { shared, arrived, taken, orders, task }
+        Self {
+            shared,
+            arrived,
+            taken,
+            orders,
+            task,
+        }
     }
 
     /// The next event, if one is here.
@@ -131,7 +148,11 @@ impl Membership {
     /// Marks everything before `next` as done.
     pub fn mark(&self, partition: u32, epoch: u64, next: Position) {
         // The keeper only ends with this membership or the process.
-        let _ = self.orders.send(Order::Mark { partition, epoch, next });
+        let _ = self.orders.send(Order::Mark {
+            partition,
+            epoch,
+            next,
+        });
     }
 
     /// Waits until all marks so far are durable, or cannot be made so.
@@ -218,7 +239,11 @@ impl Keeper {
 
 async fn carry_out(group: &mut dyn Group, order: Order) {
     match order {
-        Order::Mark { partition, epoch, next } => {
+        Order::Mark {
+            partition,
+            epoch,
+            next,
+        } => {
             if let Err(error) = group.mark(partition, epoch, next) {
                 tracing::debug!(partition, epoch, %error, "mark not taken");
             }

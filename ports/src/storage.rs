@@ -192,14 +192,18 @@ pub enum StorageError {
 impl StorageConfig {
     /// Whether several processes can share this storage.
     pub fn is_shared(&self) -> bool {
-        self.log != LogConfig::Embedded && self.index != IndexConfig::Embedded && self.objects != ObjectsConfig::Embedded
+        self.log != LogConfig::Embedded
+            && self.index != IndexConfig::Embedded
+            && self.objects != ObjectsConfig::Embedded
     }
 
     /// Opens the three. What is embedded lives below `data`; what is reached over a network is
     /// not talked to yet.
     pub fn open(&self, data: &Path) -> Result<Storage, StorageError> {
         let log: Arc<dyn Log> = match &self.log {
-            LogConfig::Embedded => Arc::new(SegmentsLog::open(SegmentsConfig::new(data.join("log")))?),
+            LogConfig::Embedded => {
+                Arc::new(SegmentsLog::open(SegmentsConfig::new(data.join("log")))?)
+            }
             LogConfig::Kafka(settings) => Arc::new(KafkaLog::new(KafkaConfig {
                 brokers: settings.brokers.clone(),
                 prefix: settings.prefix.clone(),
@@ -210,17 +214,21 @@ impl StorageConfig {
             })?),
         };
         let index: Arc<dyn Index> = match &self.index {
-            IndexConfig::Embedded => Arc::new(SqliteIndex::open(data.join("index").join("index.sqlite"))?),
-            IndexConfig::OpenSearch(settings) => Arc::new(OpenSearchIndex::new(OpenSearchConfig {
-                url: settings.url.clone(),
-                user: settings.user.clone(),
-                password: optional("index.password_file", settings.password_file.as_ref())?,
-                ca: optional("index.ca_file", settings.ca_file.as_ref())?,
-                prefix: settings.prefix.clone(),
-                shards: settings.shards,
-                replicas: settings.replicas,
-                ..OpenSearchConfig::default()
-            })?),
+            IndexConfig::Embedded => {
+                Arc::new(SqliteIndex::open(data.join("index").join("index.sqlite"))?)
+            }
+            IndexConfig::OpenSearch(settings) => {
+                Arc::new(OpenSearchIndex::new(OpenSearchConfig {
+                    url: settings.url.clone(),
+                    user: settings.user.clone(),
+                    password: optional("index.password_file", settings.password_file.as_ref())?,
+                    ca: optional("index.ca_file", settings.ca_file.as_ref())?,
+                    prefix: settings.prefix.clone(),
+                    shards: settings.shards,
+                    replicas: settings.replicas,
+                    ..OpenSearchConfig::default()
+                })?)
+            }
         };
         let objects: Arc<dyn Objects> = match &self.objects {
             ObjectsConfig::Embedded => Arc::new(DirectoryObjects::new(data.join("objects"))),
@@ -243,7 +251,11 @@ impl StorageConfig {
                 }))
             }
         };
-        Ok(Storage { log, index, objects })
+        Ok(Storage {
+            log,
+            index,
+            objects,
+        })
     }
 }
 
@@ -254,6 +266,46 @@ fn optional(key: &'static str, path: Option<&PathBuf>) -> Result<Option<String>,
 fn read(key: &'static str, path: &Path) -> Result<String, StorageError> {
     match std::fs::read_to_string(path) {
         Ok(text) => Ok(text.trim().to_owned()),
-        Err(error) => Err(StorageError::File { key, path: path.to_owned(), error: error.to_string() }),
+        Err(error) => Err(StorageError::File {
+            key,
+            path: path.to_owned(),
+            error: error.to_string(),
+        }),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    fn storage(json: &str) -> Result<StorageConfig, serde_json::Error> {
+        serde_json::from_str(json)
+    }
+
+    #[test]
+    fn what_is_left_out_is_embedded_and_what_is_wrong_is_named() {
+        assert!(!storage("{}").unwrap().is_shared());
+        let shared = storage(
+            r#"{"log":{"kind":"kafka","brokers":"a:1"},"index":{"kind":"opensearch","url":"http://a"},
+                "objects":{"kind":"s3","bucket":"b","keys_file":"k"}}"#,
+        );
+        assert!(shared.unwrap().is_shared());
+        let error = storage(r#"{"log":{"kind":"kafka","brokers":"a:1","brooker":2}}"#).unwrap_err();
+        assert!(error.to_string().contains("brooker"), "{error}");
+        let error = storage(r#"{"log":{"kind":"carrier-pigeon"}}"#).unwrap_err();
+        assert!(error.to_string().contains("carrier-pigeon"), "{error}");
+    }
+
+    #[test]
+    fn a_missing_key_file_is_named() {
+        let config =
+            storage(r#"{"objects":{"kind":"s3","bucket":"b","keys_file":"nowhere"}}"#).unwrap();
+        let dir = tempfile::tempdir().unwrap();
+        let error = config.open(dir.path()).err().unwrap().to_string();
+        assert!(
+            error.contains("objects.keys_file") && error.contains("nowhere"),
+            "{error}"
+        );
     }
 }

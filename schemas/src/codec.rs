@@ -109,7 +109,9 @@ impl<T: Record> RecordCodec<T> {
 
     fn encode(&self, record: &T) -> Result<Vec<u8>, CodecError> {
         let mut out = Vec::with_capacity(256);
-        self.writer.write_ref(record, &mut out).map_err(damaged::<T>)?;
+        self.writer
+            .write_ref(record, &mut out)
+            .map_err(damaged::<T>)?;
         Ok(out)
     }
 
@@ -125,13 +127,18 @@ impl<T: Record> RecordCodec<T> {
             .reader_schema(&self.newest_schema)
             .build()
             .map_err(damaged::<T>)?;
-        let value = reader.read_value(&mut &encoded[HEADER_LEN..]).map_err(damaged::<T>)?;
+        let value = reader
+            .read_value(&mut &encoded[HEADER_LEN..])
+            .map_err(damaged::<T>)?;
         from_value(&value).map_err(damaged::<T>)
     }
 }
 
 fn damaged<T: Record>(source: apache_avro::Error) -> CodecError {
-    CodecError::Damaged { record: T::NAME, source: Box::new(source) }
+    CodecError::Damaged {
+        record: T::NAME,
+        source: Box::new(source),
+    }
 }
 
 /// Declares a struct to be a [`Record`] with its released schemas, oldest first.

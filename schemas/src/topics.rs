@@ -36,36 +36,85 @@ const fn days(n: u64) -> Keep {
 }
 
 /// Rows, logs and flow statistics as agents sent them.
-pub const RESULTS: Topic = Topic { name: "results", partitions: Partitions::PerClients, keep: days(7) };
+pub const RESULTS: Topic = Topic {
+    name: "results",
+    partitions: Partitions::PerClients,
+    keep: days(7),
+};
 /// Buffers of uploads as agents sent them.
-pub const UPLOADS: Topic = Topic { name: "uploads", partitions: Partitions::PerClients, keep: days(1) };
+pub const UPLOADS: Topic = Topic {
+    name: "uploads",
+    partitions: Partitions::PerClients,
+    keep: days(1),
+};
 /// Client events as agents sent them.
-pub const EVENTS: Topic = Topic { name: "events", partitions: Partitions::PerClients, keep: days(7) };
+pub const EVENTS: Topic = Topic {
+    name: "events",
+    partitions: Partitions::PerClients,
+    keep: days(7),
+};
 /// Everything that the foreman decides from.
-pub const SCHEDULING: Topic =
-    Topic { name: "scheduling", partitions: Partitions::PerClients, keep: days(28) };
+pub const SCHEDULING: Topic = Topic {
+    name: "scheduling",
+    partitions: Partitions::PerClients,
+    keep: days(28),
+};
 /// What the foreman decides for frontends.
-pub const TASKS: Topic = Topic { name: "tasks", partitions: Partitions::PerClients, keep: days(1) };
+pub const TASKS: Topic = Topic {
+    name: "tasks",
+    partitions: Partitions::PerClients,
+    keep: days(1),
+};
 /// Compiled requests, by hash.
-pub const REQUESTS: Topic = Topic { name: "requests", partitions: Partitions::Fixed(4), keep: days(35) };
+pub const REQUESTS: Topic = Topic {
+    name: "requests",
+    partitions: Partitions::Fixed(4),
+    keep: days(35),
+};
 /// Agents' keys and lives.
-pub const REGISTRY: Topic =
-    Topic { name: "registry", partitions: Partitions::PerClients, keep: Keep::Newest };
+pub const REGISTRY: Topic = Topic {
+    name: "registry",
+    partitions: Partitions::PerClients,
+    keep: Keep::Newest,
+};
 /// Artifacts and other settings.
-pub const SETTINGS: Topic = Topic { name: "settings", partitions: Partitions::Fixed(1), keep: Keep::Newest };
+pub const SETTINGS: Topic = Topic {
+    name: "settings",
+    partitions: Partitions::Fixed(1),
+    keep: Keep::Newest,
+};
 /// Documents of flows and clients.
-pub const STATE: Topic = Topic { name: "state", partitions: Partitions::PerClients, keep: days(28) };
+pub const STATE: Topic = Topic {
+    name: "state",
+    partitions: Partitions::PerClients,
+    keep: days(28),
+};
 /// News for people and programs.
-pub const NOTIFICATIONS: Topic =
-    Topic { name: "notifications", partitions: Partitions::Fixed(8), keep: days(3) };
+pub const NOTIFICATIONS: Topic = Topic {
+    name: "notifications",
+    partitions: Partitions::Fixed(8),
+    keep: days(3),
+};
 /// What could not be taken.
-pub const DEAD_LETTERS: Topic =
-    Topic { name: "dead-letters", partitions: Partitions::Fixed(4), keep: days(30) };
+pub const DEAD_LETTERS: Topic = Topic {
+    name: "dead-letters",
+    partitions: Partitions::Fixed(4),
+    keep: days(30),
+};
 
 /// All topics.
 pub const ALL: [Topic; 11] = [
-    RESULTS, UPLOADS, EVENTS, SCHEDULING, TASKS, REQUESTS, REGISTRY, SETTINGS, STATE,
-    NOTIFICATIONS, DEAD_LETTERS,
+    RESULTS,
+    UPLOADS,
+    EVENTS,
+    SCHEDULING,
+    TASKS,
+    REQUESTS,
+    REGISTRY,
+    SETTINGS,
+    STATE,
+    NOTIFICATIONS,
+    DEAD_LETTERS,
 ];
 
 /// The largest record of any topic, in bytes (D3: topics and producers agree on it).

@@ -18,7 +18,9 @@ fn released() -> BTreeMap<(String, u32), Schema> {
     for entry in std::fs::read_dir(folder()).unwrap() {
         let path = entry.unwrap().path();
         let name = path.file_name().unwrap().to_str().unwrap().to_owned();
-        let Some(stem) = name.strip_suffix(".avsc") else { continue };
+        let Some(stem) = name.strip_suffix(".avsc") else {
+            continue;
+        };
         let (record, version) = stem.rsplit_once(".v").expect("<record>.v<number>.avsc");
         let schema = Schema::parse_str(&std::fs::read_to_string(&path).unwrap())
             .unwrap_or_else(|e| panic!("{name}: {e}"));

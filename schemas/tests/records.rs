@@ -18,7 +18,12 @@ fn header() -> Header {
 }
 
 fn request() -> RequestRef {
-    RequestRef { hash: Bytes::from_static(&[7; 32]), log_generation: 1, partition: 2, offset: 1 << 40 }
+    RequestRef {
+        hash: Bytes::from_static(&[7; 32]),
+        log_generation: 1,
+        partition: 2,
+        offset: 1 << 40,
+    }
 }
 
 #[test]
@@ -32,7 +37,11 @@ fn the_union_finds_its_record_by_fingerprint() {
         }),
         FlowStatsSeen {
             header: header(),
-            stats: vec![SeenStats { session: "F.1".into(), urgent: true, bytes: Bytes::from_static(&[0, 255]) }],
+            stats: vec![SeenStats {
+                session: "F.1".into(),
+                urgent: true,
+                bytes: Bytes::from_static(&[0, 255]),
+            }],
         }
         .into(),
         FlowCreated {
@@ -48,10 +57,19 @@ fn the_union_finds_its_record_by_fingerprint() {
             deadline_us: 5,
         }
         .into(),
-        Tick { header: header(), epoch: 1, elapsed_ms: 2, wall_us: 3 }.into(),
+        Tick {
+            header: header(),
+            epoch: 1,
+            elapsed_ms: 2,
+            wall_us: 3,
+        }
+        .into(),
     ];
     for record in records {
-        assert_eq!(Scheduling::decode(&record.encode().unwrap()).unwrap(), record);
+        assert_eq!(
+            Scheduling::decode(&record.encode().unwrap()).unwrap(),
+            record
+        );
     }
 }
 
@@ -60,18 +78,42 @@ fn optional_and_large_values_survive() {
     let messages = Messages {
         header: header(),
         messages: vec![
-            AgentMessage { session: "F.1".into(), bytes: Bytes::from(vec![9; 3 << 20]), object: None },
-            AgentMessage { session: "F.2".into(), bytes: Bytes::new(), object: Some("big/1".into()) },
+            AgentMessage {
+                session: "F.1".into(),
+                bytes: Bytes::from(vec![9; 3 << 20]),
+                object: None,
+            },
+            AgentMessage {
+                session: "F.2".into(),
+                bytes: Bytes::new(),
+                object: Some("big/1".into()),
+            },
         ],
     };
-    assert_eq!(Messages::decode(&messages.encode().unwrap()).unwrap(), messages);
+    assert_eq!(
+        Messages::decode(&messages.encode().unwrap()).unwrap(),
+        messages
+    );
 }
 
 #[test]
 fn a_foreign_value_is_refused_with_its_reason() {
     assert!(matches!(Tasks::decode(b"{}"), Err(CodecError::NotAvro(2))));
-    let tick = Tick { header: header(), epoch: 1, elapsed_ms: 2, wall_us: 3 }.encode().unwrap();
+    let tick = Tick {
+        header: header(),
+        epoch: 1,
+        elapsed_ms: 2,
+        wall_us: 3,
+    }
+    .encode()
+    .unwrap();
     let refused = Tasks::decode(&tick).unwrap_err();
-    assert!(matches!(refused, CodecError::UnknownFingerprint(_)), "{refused}");
-    assert!(matches!(Tick::decode(&tick[..tick.len() - 1]), Err(CodecError::Damaged { record: "Tick", .. })));
+    assert!(
+        matches!(refused, CodecError::UnknownFingerprint(_)),
+        "{refused}"
+    );
+    assert!(matches!(
+        Tick::decode(&tick[..tick.len() - 1]),
+        Err(CodecError::Damaged { record: "Tick", .. })
+    ));
 }

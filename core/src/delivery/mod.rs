@@ -174,12 +174,19 @@ pub struct Delivery {
 impl Delivery {
     /// Nobody polls yet.
     pub fn new(config: DeliveryConfig) -> Self {
-        Self { config, clients: BTreeMap::new(), due: BTreeSet::new() }
+        Self {
+            config,
+            clients: BTreeMap::new(),
+            due: BTreeSet::new(),
+        }
     }
 
     /// How many polls are held.
     pub fn polls(&self) -> usize {
-        self.clients.values().filter(|held| held.poll.is_some()).count()
+        self.clients
+            .values()
+            .filter(|held| held.poll.is_some())
+            .count()
     }
 
     /// An agent polls. The newest poll of a client wins.
@@ -187,7 +194,10 @@ impl Delivery {
         let mut acts = Vec::new();
         if let Some(older) = self.clients.get(client).and_then(|held| held.poll.as_ref()) {
             let number = older.number;
-            acts.push(Act::End { client: client.clone(), poll: number });
+            acts.push(Act::End {
+                client: client.clone(),
+                poll: number,
+            });
             acts.extend(self.close(client, number, now));
         }
         let gap = self.config.contact_gap;
@@ -207,8 +217,12 @@ impl Delivery {
             table_version: poll.table_version,
             generation: poll.generation,
         });
-        let mut opened =
-            HeldPoll { number: poll.number, out: Vec::new(), claimed: BTreeSet::new(), first_item: None };
+        let mut opened = HeldPoll {
+            number: poll.number,
+            out: Vec::new(),
+            claimed: BTreeSet::new(),
+            first_item: None,
+        };
         held.offers.retain(|_, offer| offer.until > now);
         for (flow, offer) in &held.offers {
             opened.claimed.insert(flow.clone());
@@ -220,7 +234,12 @@ impl Delivery {
             });
         }
         let errands = std::mem::take(&mut held.errands);
-        opened.out.extend(errands.into_iter().filter(|(until, _)| *until > now).map(|(_, item)| item));
+        opened.out.extend(
+            errands
+                .into_iter()
+                .filter(|(until, _)| *until > now)
+                .map(|(_, item)| item),
+        );
         held.poll = Some(opened);
         self.schedule(client, now);
         acts
@@ -228,8 +247,12 @@ impl Delivery {
 
     /// The poll is gone without an answer: its agent left, or its time is over.
     pub fn close(&mut self, client: &ClientKey, poll: i64, now: u64) -> Vec<Act> {
-        let Some(held) = self.clients.get_mut(client) else { return Vec::new() };
-        let Some(gone) = held.poll.take_if(|held| held.number == poll) else { return Vec::new() };
+        let Some(held) = self.clients.get_mut(client) else {
+            return Vec::new();
+        };
+        let Some(gone) = held.poll.take_if(|held| held.number == poll) else {
+            return Vec::new();
+        };
         if let Some(contact) = &mut held.contact {
             contact.seen = now;
         }
@@ -237,7 +260,12 @@ impl Delivery {
         for item in gone.out {
             match item {
                 Item::Task { flow, attempt, .. } => {
-                    acts.push(Act::Unsent { client: client.clone(), flow, attempt, poll });
+                    acts.push(Act::Unsent {
+                        client: client.clone(),
+                        flow,
+                        attempt,
+                        poll,
+                    });
                 }
                 errand => held.errands.push((now + self.config.keep_errands, errand)),
             }
@@ -246,16 +274,33 @@ impl Delivery {
     }
 
     /// An answer did not get through. `maybe_sent`: some of its bytes may have left.
-    pub fn failed(&mut self, client: &ClientKey, poll: i64, items: Vec<Item>, maybe_sent: bool, now: u64) -> Vec<Act> {
+    pub fn failed(
+        &mut self,
+        client: &ClientKey,
+        poll: i64,
+        items: Vec<Item>,
+        maybe_sent: bool,
+        now: u64,
+    ) -> Vec<Act> {
         let keep = self.config.keep_errands;
         let held = self.clients.entry(client.clone()).or_default();
         let mut acts = Vec::new();
         for item in items {
             match item {
                 Item::Task { flow, attempt, .. } => acts.push(if maybe_sent {
-                    Act::Unsure { client: client.clone(), flow, attempt, poll }
+                    Act::Unsure {
+                        client: client.clone(),
+                        flow,
+                        attempt,
+                        poll,
+                    }
                 } else {
-                    Act::Unsent { client: client.clone(), flow, attempt, poll }
+                    Act::Unsent {
+                        client: client.clone(),
+                        flow,
+                        attempt,
+                        poll,
+                    }
                 }),
                 errand => held.errands.push((now + keep, errand)),
             }
@@ -286,12 +331,16 @@ impl Delivery {
 
     /// A record of `tasks`.
     pub fn task(&mut self, task: &Tasks, now: u64) -> Vec<Act> {
-        let Ok(client) = ClientKey::of(task.header()) else { return Vec::new() };
+        let Ok(client) = ClientKey::of(task.header()) else {
+            return Vec::new();
+        };
         match task {
             Tasks::Offer(offer) => self.offered(&client, &offer.flow_id, offer.attempt, now),
             Tasks::Grant(grant) => self.granted(&client, grant, now),
             Tasks::Ask(ask) => self.errand(&client, Item::Ask(ask.pairs.clone()), now),
-            Tasks::Cancel(cancel) => self.errand(&client, Item::Cancel(cancel.flow_id.clone()), now),
+            Tasks::Cancel(cancel) => {
+                self.errand(&client, Item::Cancel(cancel.flow_id.clone()), now)
+            }
             Tasks::Withdraw(withdraw) => {
                 if let Some(held) = self.clients.get_mut(&client) {
                     held.offers.remove(&withdraw.flow_id);
@@ -313,21 +362,37 @@ impl Delivery {
             return Vec::new();
         }
         let until = now + self.config.keep_offers;
-        held.offers.insert(flow.to_owned(), HeldOffer { attempt, until });
-        let Some(poll) = &mut held.poll else { return Vec::new() };
+        held.offers
+            .insert(flow.to_owned(), HeldOffer { attempt, until });
+        let Some(poll) = &mut held.poll else {
+            return Vec::new();
+        };
         if !poll.claimed.insert(flow.to_owned()) && attempt == old {
             return Vec::new();
         }
-        vec![Act::Claim { client: client.clone(), flow: flow.to_owned(), attempt, poll: poll.number }]
+        vec![Act::Claim {
+            client: client.clone(),
+            flow: flow.to_owned(),
+            attempt,
+            poll: poll.number,
+        }]
     }
 
     fn granted(&mut self, client: &ClientKey, grant: &Grant, now: u64) -> Vec<Act> {
         let ours = grant.frontend == self.config.frontend;
         let Some(held) = self.clients.get_mut(client) else {
             // Nobody of that name polls here, and nothing is remembered: it cannot have been sent.
-            return if ours { vec![unsent(client, grant)] } else { Vec::new() };
+            return if ours {
+                vec![unsent(client, grant)]
+            } else {
+                Vec::new()
+            };
         };
-        if held.offers.get(&grant.flow_id).is_some_and(|offer| offer.attempt <= grant.attempt) {
+        if held
+            .offers
+            .get(&grant.flow_id)
+            .is_some_and(|offer| offer.attempt <= grant.attempt)
+        {
             held.offers.remove(&grant.flow_id);
         }
         if !ours {
@@ -337,7 +402,11 @@ impl Delivery {
             self.schedule(client, now);
             return Vec::new();
         }
-        if held.delivered.get(&grant.flow_id).is_some_and(|(attempt, _)| *attempt >= grant.attempt) {
+        if held
+            .delivered
+            .get(&grant.flow_id)
+            .is_some_and(|(attempt, _)| *attempt >= grant.attempt)
+        {
             return Vec::new();
         }
         let Some(poll) = held.poll.as_mut().filter(|poll| poll.number == grant.poll) else {
@@ -361,7 +430,8 @@ impl Delivery {
         match &mut held.poll {
             Some(poll) => poll.out.push(item),
             None => {
-                held.errands.retain(|(until, held)| *until > now && *held != item);
+                held.errands
+                    .retain(|(until, held)| *until > now && *held != item);
                 held.errands.push((now + self.config.keep_errands, item));
             }
         }
@@ -382,7 +452,9 @@ impl Delivery {
                 self.due.insert((at, client));
                 break;
             }
-            let Some(held) = self.clients.get_mut(&client) else { continue };
+            let Some(held) = self.clients.get_mut(&client) else {
+                continue;
+            };
             let Some(poll) = &held.poll else { continue };
             match answer_at(&self.config, poll) {
                 Some(at) if at <= now => {}
@@ -392,16 +464,23 @@ impl Delivery {
                 }
                 None => continue,
             }
-            let Some(poll) = held.poll.take() else { continue };
+            let Some(poll) = held.poll.take() else {
+                continue;
+            };
             if let Some(contact) = &mut held.contact {
                 contact.seen = now;
             }
             for item in &poll.out {
                 if let Item::Task { flow, attempt, .. } = item {
-                    held.delivered.insert(flow.clone(), (*attempt, now + self.config.keep_delivered));
+                    held.delivered
+                        .insert(flow.clone(), (*attempt, now + self.config.keep_delivered));
                 }
             }
-            acts.push(Act::Answer { client, poll: poll.number, items: merge(poll.out) });
+            acts.push(Act::Answer {
+                client,
+                poll: poll.number,
+                items: merge(poll.out),
+            });
         }
         acts
     }
@@ -413,7 +492,10 @@ impl Delivery {
             held.offers.retain(|_, offer| offer.until > now);
             held.errands.retain(|(until, _)| *until > now);
             held.delivered.retain(|_, (_, until)| *until > now);
-            let seen = held.contact.as_ref().is_some_and(|contact| now <= contact.seen + gap);
+            let seen = held
+                .contact
+                .as_ref()
+                .is_some_and(|contact| now <= contact.seen + gap);
             held.poll.is_some()
                 || seen
                 || !held.offers.is_empty()
@@ -423,7 +505,13 @@ impl Delivery {
     }
 
     fn schedule(&mut self, client: &ClientKey, now: u64) {
-        let Some(poll) = self.clients.get_mut(client).and_then(|held| held.poll.as_mut()) else { return };
+        let Some(poll) = self
+            .clients
+            .get_mut(client)
+            .and_then(|held| held.poll.as_mut())
+        else {
+            return;
+        };
         if !poll.out.is_empty() {
             poll.first_item.get_or_insert(now);
         }
@@ -435,7 +523,11 @@ impl Delivery {
 
 /// When the poll is to be answered, if it has anything.
 fn answer_at(config: &DeliveryConfig, poll: &HeldPoll) -> Option<u64> {
-    let wait = if poll.claimed.is_empty() { config.coalesce } else { config.wait_for_grants };
+    let wait = if poll.claimed.is_empty() {
+        config.coalesce
+    } else {
+        config.wait_for_grants
+    };
     poll.first_item.map(|first| first + wait)
 }
 
@@ -453,14 +545,23 @@ fn unsent(client: &ClientKey, grant: &Grant) -> Act {
 fn merge(items: Vec<Item>) -> Vec<Item> {
     let starts: BTreeSet<_> = items
         .iter()
-        .filter_map(|item| if let Item::Task { flow, .. } = item { Some(flow.clone()) } else { None })
+        .filter_map(|item| {
+            if let Item::Task { flow, .. } = item {
+                Some(flow.clone())
+            } else {
+                None
+            }
+        })
         .collect();
     let mut pairs: Vec<AskPair> = Vec::new();
     let mut merged = Vec::new();
     for item in items {
         match item {
             Item::Ask(asked) => {
-                for pair in asked.into_iter().filter(|pair| !starts.contains(&pair.flow_id)) {
+                for pair in asked
+                    .into_iter()
+                    .filter(|pair| !starts.contains(&pair.flow_id))
+                {
                     pairs.retain(|older| older.flow_id != pair.flow_id);
                     pairs.push(pair);
                 }

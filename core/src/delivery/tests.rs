@@ -6,11 +6,17 @@ use super::*;
 use nublar_schemas::records::{Ask, Cancel, Header, Offer, Withdraw};
 
 fn client() -> ClientKey {
-    ClientKey { org: "".parse().unwrap(), client: "C.00000000000000aa".parse().unwrap() }
+    ClientKey {
+        org: "".parse().unwrap(),
+        client: "C.00000000000000aa".parse().unwrap(),
+    }
 }
 
 fn header() -> Header {
-    Header { client: client().client.to_string(), ..Header::default() }
+    Header {
+        client: client().client.to_string(),
+        ..Header::default()
+    }
 }
 
 fn machine() -> Delivery {
@@ -18,33 +24,70 @@ fn machine() -> Delivery {
 }
 
 fn poll(number: i64) -> Poll {
-    Poll { number, session: [1; 16], table_version: 0, generation: 1 }
+    Poll {
+        number,
+        session: [1; 16],
+        table_version: 0,
+        generation: 1,
+    }
 }
 
 fn offer(flow: &str, attempt: i32) -> Tasks {
-    Offer { header: header(), flow_id: flow.into(), attempt, urgent: false }.into()
+    Offer {
+        header: header(),
+        flow_id: flow.into(),
+        attempt,
+        urgent: false,
+    }
+    .into()
 }
 
 fn grant(flow: &str, attempt: i32, frontend: &str, poll: i64) -> Tasks {
     let request = RequestRef::default();
-    Grant { header: header(), flow_id: flow.into(), attempt, frontend: frontend.into(), poll, request }.into()
+    Grant {
+        header: header(),
+        flow_id: flow.into(),
+        attempt,
+        frontend: frontend.into(),
+        poll,
+        request,
+    }
+    .into()
 }
 
 fn ask(flow: &str) -> Tasks {
-    Ask { header: header(), pairs: vec![AskPair { once: "F.once".into(), flow_id: flow.into() }] }.into()
+    Ask {
+        header: header(),
+        pairs: vec![AskPair {
+            once: "F.once".into(),
+            flow_id: flow.into(),
+        }],
+    }
+    .into()
 }
 
 fn claims(acts: &[Act]) -> Vec<(&str, i32, i64)> {
     acts.iter()
         .filter_map(|act| match act {
-            Act::Claim { flow, attempt, poll, .. } => Some((flow.as_str(), *attempt, *poll)),
+            Act::Claim {
+                flow,
+                attempt,
+                poll,
+                ..
+            } => Some((flow.as_str(), *attempt, *poll)),
             _ => None,
         })
         .collect()
 }
 
 fn answers(acts: &[Act]) -> Vec<Item> {
-    let items = |act: &Act| if let Act::Answer { items, .. } = act { items.clone() } else { vec![] };
+    let items = |act: &Act| {
+        if let Act::Answer { items, .. } = act {
+            items.clone()
+        } else {
+            vec![]
+        }
+    };
     acts.iter().flat_map(items).collect()
 }
 
@@ -53,11 +96,20 @@ fn an_offer_is_claimed_and_its_grant_delivered_once() {
     let mut m = machine();
     assert_eq!(m.open(&client(), poll(1), 0), [Act::CheckIn(client())]);
     assert_eq!(claims(&m.task(&offer("F.a", 1), 10)), [("F.a", 1, 1)]);
-    assert!(m.task(&offer("F.a", 1), 11).is_empty(), "a repeated offer is not claimed again");
+    assert!(
+        m.task(&offer("F.a", 1), 11).is_empty(),
+        "a repeated offer is not claimed again"
+    );
     assert!(m.task(&grant("F.a", 1, "fe-1", 1), 12).is_empty());
-    assert!(answers(&m.on_time(17)).is_empty(), "it waits a little for others");
+    assert!(
+        answers(&m.on_time(17)).is_empty(),
+        "it waits a little for others"
+    );
     assert_eq!(answers(&m.on_time(18)).len(), 1);
-    assert!(m.task(&grant("F.a", 1, "fe-1", 1), 20).is_empty(), "a repeated grant is dropped");
+    assert!(
+        m.task(&grant("F.a", 1, "fe-1", 1), 20).is_empty(),
+        "a repeated grant is dropped"
+    );
     m.open(&client(), poll(2), 30);
     assert!(m.task(&grant("F.a", 1, "fe-1", 1), 31).is_empty());
     assert!(answers(&m.on_time(1000)).is_empty());
@@ -72,7 +124,10 @@ fn offers_wait_for_the_poll_and_all_that_is_due_goes_in_one_answer() {
     let acts = m.open(&client(), poll(1), 10);
     assert_eq!(claims(&acts), [("F.a", 1, 1), ("F.b", 1, 1)]);
     m.task(&grant("F.a", 1, "fe-1", 1), 20);
-    assert!(answers(&m.on_time(40)).is_empty(), "another grant is on its way");
+    assert!(
+        answers(&m.on_time(40)).is_empty(),
+        "another grant is on its way"
+    );
     m.task(&grant("F.b", 1, "fe-1", 1), 41);
     assert_eq!(answers(&m.on_time(41)).len(), 3);
 }
@@ -96,15 +151,32 @@ fn what_was_not_written_is_reported_and_errands_wait_for_the_next_poll() {
     m.open(&client(), poll(1), 0);
     m.task(&offer("F.a", 1), 0);
     m.task(&grant("F.a", 1, "fe-1", 1), 1);
-    m.task(&Cancel { header: header(), flow_id: "F.c".into() }.into(), 1);
+    m.task(
+        &Cancel {
+            header: header(),
+            flow_id: "F.c".into(),
+        }
+        .into(),
+        1,
+    );
     let gone = m.close(&client(), 1, 2);
     assert!(matches!(&gone[..], [Act::Unsent { .. }]));
     m.open(&client(), poll(2), 3);
     assert_eq!(answers(&m.on_time(20)), [Item::Cancel("F.c".into())]);
 
-    let item = Item::Task { flow: "F.d".into(), attempt: 2, request: RequestRef::default() };
-    assert!(matches!(&m.failed(&client(), 2, vec![item.clone()], true, 21)[..], [Act::Unsure { attempt: 2, .. }]));
-    assert!(matches!(&m.failed(&client(), 2, vec![item], false, 21)[..], [Act::Unsent { attempt: 2, .. }]));
+    let item = Item::Task {
+        flow: "F.d".into(),
+        attempt: 2,
+        request: RequestRef::default(),
+    };
+    assert!(matches!(
+        &m.failed(&client(), 2, vec![item.clone()], true, 21)[..],
+        [Act::Unsure { attempt: 2, .. }]
+    ));
+    assert!(matches!(
+        &m.failed(&client(), 2, vec![item], false, 21)[..],
+        [Act::Unsent { attempt: 2, .. }]
+    ));
 }
 
 #[test]
@@ -113,11 +185,21 @@ fn a_newer_poll_wins_and_other_frontends_grants_are_not_ours() {
     m.task(&offer("F.a", 1), 0);
     m.open(&client(), poll(1), 0);
     let acts = m.open(&client(), poll(2), 5);
-    assert!(acts.contains(&Act::End { client: client(), poll: 1 }));
-    assert_eq!(claims(&acts), [("F.a", 1, 2)], "claimed again, for the poll that lives");
+    assert!(acts.contains(&Act::End {
+        client: client(),
+        poll: 1
+    }));
+    assert_eq!(
+        claims(&acts),
+        [("F.a", 1, 2)],
+        "claimed again, for the poll that lives"
+    );
     assert!(m.task(&grant("F.a", 1, "fe-2", 1), 6).is_empty());
     m.close(&client(), 2, 7);
-    assert!(claims(&m.open(&client(), poll(3), 8)).is_empty(), "the offer is gone");
+    assert!(
+        claims(&m.open(&client(), poll(3), 8)).is_empty(),
+        "the offer is gone"
+    );
 }
 
 #[test]
@@ -142,17 +224,47 @@ fn a_check_in_is_recorded_only_when_something_is_new() {
     assert!(!is_check_in(&m.open(&client(), poll(2), 10_000)));
     m.close(&client(), 2, 19_000);
     assert!(is_check_in(&m.open(&client(), poll(3), 40_000)), "a gap");
-    assert!(is_check_in(&m.open(&client(), Poll { session: [2; 16], ..poll(4) }, 40_001)));
-    assert!(is_check_in(&m.open(&client(), Poll { session: [2; 16], table_version: 9, ..poll(5) }, 40_002)));
+    assert!(is_check_in(&m.open(
+        &client(),
+        Poll {
+            session: [2; 16],
+            ..poll(4)
+        },
+        40_001
+    )));
+    assert!(is_check_in(&m.open(
+        &client(),
+        Poll {
+            session: [2; 16],
+            table_version: 9,
+            ..poll(5)
+        },
+        40_002
+    )));
     m.check_in_failed(&client());
-    assert!(is_check_in(&m.open(&client(), Poll { session: [2; 16], table_version: 9, ..poll(6) }, 40_003)));
+    assert!(is_check_in(&m.open(
+        &client(),
+        Poll {
+            session: [2; 16],
+            table_version: 9,
+            ..poll(6)
+        },
+        40_003
+    )));
 }
 
 #[test]
 fn withdrawn_and_old_offers_are_not_claimed_and_memory_is_given_back() {
     let mut m = machine();
     m.task(&offer("F.a", 1), 0);
-    m.task(&Withdraw { header: header(), flow_id: "F.a".into() }.into(), 1);
+    m.task(
+        &Withdraw {
+            header: header(),
+            flow_id: "F.a".into(),
+        }
+        .into(),
+        1,
+    );
     m.task(&offer("F.b", 1), 0);
     assert!(claims(&m.open(&client(), poll(1), 31 * 60_000)).is_empty());
     m.close(&client(), 1, 31 * 60_000);
@@ -163,10 +275,21 @@ fn withdrawn_and_old_offers_are_not_claimed_and_memory_is_given_back() {
 #[test]
 fn when_records_were_missed_everybody_checks_in_again() {
     let mut m = machine();
-    let other = ClientKey { client: "C.00000000000000bb".parse().unwrap(), ..client() };
+    let other = ClientKey {
+        client: "C.00000000000000bb".parse().unwrap(),
+        ..client()
+    };
     m.open(&client(), poll(1), 0);
     m.open(&other, poll(2), 0);
     m.close(&other, 2, 5);
-    assert_eq!(m.forget_contacts(), [Act::CheckIn(client())], "whoever polls now, at once");
-    assert_eq!(m.open(&other, poll(3), 6), [Act::CheckIn(other.clone())], "others when they come");
+    assert_eq!(
+        m.forget_contacts(),
+        [Act::CheckIn(client())],
+        "whoever polls now, at once"
+    );
+    assert_eq!(
+        m.open(&other, poll(3), 6),
+        [Act::CheckIn(other.clone())],
+        "others when they come"
+    );
 }

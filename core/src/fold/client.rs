@@ -60,7 +60,9 @@ impl Client {
 
 impl Fold {
     pub(super) fn check_in(&mut self, turn: &mut Turn, key: &ClientKey, check_in: &CheckIn) {
-        let Some(client) = self.clients.get_mut(key) else { return };
+        let Some(client) = self.clients.get_mut(key) else {
+            return;
+        };
         client.generation = check_in.header.generation;
         if client.first_seen_us == 0 {
             client.first_seen_us = check_in.header.at_us;
@@ -82,7 +84,10 @@ impl Fold {
                 Task::Offered => turn.task(offer(key, client.generation, id, flow, turn.at_us)),
                 Task::Granted if flow.cancelled.is_some() => {
                     let header = header(key, client.generation, turn.at_us);
-                    turn.task(Cancel { header, flow_id: id.to_string() });
+                    turn.task(Cancel {
+                        header,
+                        flow_id: id.to_string(),
+                    });
                 }
                 Task::Granted | Task::Queued | Task::Resolved => {}
             }
@@ -91,17 +96,27 @@ impl Fold {
             }
         }
         self.ask(turn, key, ask);
-        if self.clients.get(key).is_some_and(Client::waits_for_interrogation) {
+        if self
+            .clients
+            .get(key)
+            .is_some_and(Client::waits_for_interrogation)
+        {
             self.interrogate(turn, key);
         }
     }
 
     /// Creates the flow that asks a new client who it is, once somebody has said how.
     pub(super) fn interrogate(&mut self, turn: &mut Turn, key: &ClientKey) {
-        let Some(announced) = self.interrogation.get(&key.org).filter(|_| self.config.interrogate) else {
+        let Some(announced) = self
+            .interrogation
+            .get(&key.org)
+            .filter(|_| self.config.interrogate)
+        else {
             return;
         };
-        let Some(client) = self.clients.get_mut(key) else { return };
+        let Some(client) = self.clients.get_mut(key) else {
+            return;
+        };
         let cause = ContentId::of(&[
             b"interrogation",
             key.org.as_str().as_bytes(),
@@ -110,7 +125,10 @@ impl Fold {
         ]);
         let mut tell = [0; 4];
         tell.copy_from_slice(&cause.as_bytes()[..4]);
-        let id = self.config.keys.flow_id(key, client.generation, turn.at_us, tell);
+        let id = self
+            .config
+            .keys
+            .flow_id(key, client.generation, turn.at_us, tell);
         client.interrogation = Some(id.clone());
         let origin = Origin::Collected {
             request: announced.request.clone(),
@@ -129,7 +147,8 @@ impl Fold {
     }
 
     pub(super) fn flow_created(&mut self, turn: &mut Turn, key: &ClientKey, created: &FlowCreated) {
-        let (Ok(id), Some(client)) = (created.flow_id.parse::<FlowId>(), self.clients.get_mut(key)) else {
+        let (Ok(id), Some(client)) = (created.flow_id.parse::<FlowId>(), self.clients.get_mut(key))
+        else {
             self.ignored += 1;
             return;
         };
@@ -153,10 +172,17 @@ impl Fold {
 
     /// Offers queued flows as far as the client's limits allow, oldest first.
     pub(super) fn pump(&mut self, turn: &mut Turn, key: &ClientKey) {
-        let Some(client) = self.clients.get_mut(key) else { return };
+        let Some(client) = self.clients.get_mut(key) else {
+            return;
+        };
         let live = |flow: &&Flow| matches!(flow.task, Task::Offered | Task::Granted);
         let mut unresolved = client.flows.values().filter(live).count();
-        let mut in_flight = client.flows.values().filter(live).filter(|flow| !flow.urgent()).count();
+        let mut in_flight = client
+            .flows
+            .values()
+            .filter(live)
+            .filter(|flow| !flow.urgent())
+            .count();
         let mut queued: Vec<_> = client
             .flows
             .iter()
@@ -165,8 +191,12 @@ impl Fold {
             .collect();
         queued.sort_unstable();
         for (_, id) in queued {
-            let Some(flow) = client.flows.get_mut(&id) else { continue };
-            if unresolved >= self.config.unresolved || (!flow.urgent() && in_flight >= self.config.in_flight) {
+            let Some(flow) = client.flows.get_mut(&id) else {
+                continue;
+            };
+            if unresolved >= self.config.unresolved
+                || (!flow.urgent() && in_flight >= self.config.in_flight)
+            {
                 continue;
             }
             unresolved += 1;
@@ -179,23 +209,38 @@ impl Fold {
 
     /// Asks the agent about these flows, all in one record.
     pub(super) fn ask(&mut self, turn: &mut Turn, key: &ClientKey, ids: Vec<FlowId>) {
-        let Some(client) = self.clients.get_mut(key) else { return };
+        let Some(client) = self.clients.get_mut(key) else {
+            return;
+        };
         let mut pairs = Vec::new();
         for id in ids {
-            let Some(flow) = client.flows.get_mut(&id) else { continue };
+            let Some(flow) = client.flows.get_mut(&id) else {
+                continue;
+            };
             flow.asks += 1;
             flow.asked = self.clock;
             let once = once_id(&self.config.keys, key, client.generation, &id, flow.attempt);
-            pairs.push(AskPair { once: once.to_string(), flow_id: id.to_string() });
+            pairs.push(AskPair {
+                once: once.to_string(),
+                flow_id: id.to_string(),
+            });
         }
         if !pairs.is_empty() {
-            turn.task(Ask { header: header(key, client.generation, turn.at_us), pairs });
+            turn.task(Ask {
+                header: header(key, client.generation, turn.at_us),
+                pairs,
+            });
         }
     }
 
     pub(super) fn facts_set(&mut self, turn: &mut Turn, key: &ClientKey, facts: &FactsSet) {
-        let Some(client) = self.clients.get_mut(key) else { return };
-        let new = Facts { at_us: facts.header.at_us, text: facts.facts.clone() };
+        let Some(client) = self.clients.get_mut(key) else {
+            return;
+        };
+        let new = Facts {
+            at_us: facts.header.at_us,
+            text: facts.facts.clone(),
+        };
         let known = client.facts.get(&facts.source);
         if known.is_none_or(|known| *known < new) {
             client.facts.insert(facts.source.clone(), new);
@@ -204,7 +249,13 @@ impl Fold {
     }
 }
 
-pub(super) fn offer(key: &ClientKey, generation: i64, id: &FlowId, flow: &Flow, at_us: i64) -> Offer {
+pub(super) fn offer(
+    key: &ClientKey,
+    generation: i64,
+    id: &FlowId,
+    flow: &Flow,
+    at_us: i64,
+) -> Offer {
     Offer {
         header: header(key, generation, at_us),
         flow_id: id.to_string(),

@@ -12,7 +12,9 @@ impl Fold {
             return;
         }
         self.epoch = tick.epoch;
-        let step = u64::try_from(tick.elapsed_ms).unwrap_or(0).min(self.config.longest_tick);
+        let step = u64::try_from(tick.elapsed_ms)
+            .unwrap_or(0)
+            .min(self.config.longest_tick);
         self.clock += step;
         self.wall_us = self.wall_us.max(tick.wall_us);
 
@@ -36,8 +38,13 @@ impl Fold {
     fn flow_in_time(&mut self, turn: &mut Turn, key: &ClientKey, id: &FlowId) -> bool {
         let (clock, wall_us) = (self.clock, self.wall_us);
         let config = self.config.clone();
-        let Some((generation, id, flow)) = self.flow_mut(key, id.as_str()) else { return false };
-        if flow.short_since.is_some_and(|since| !flow.short && clock >= since + config.grace) {
+        let Some((generation, id, flow)) = self.flow_mut(key, id.as_str()) else {
+            return false;
+        };
+        if flow
+            .short_since
+            .is_some_and(|since| !flow.short && clock >= since + config.grace)
+        {
             flow.short = true;
             turn.touch_flow(key, &id);
         }
@@ -48,18 +55,31 @@ impl Fold {
                 Task::Queued => flow.task = Task::Resolved,
                 Task::Offered => {
                     flow.task = Task::Resolved;
-                    turn.task(Withdraw { header, flow_id: id.to_string() });
+                    turn.task(Withdraw {
+                        header,
+                        flow_id: id.to_string(),
+                    });
                 }
-                Task::Granted => turn.task(Cancel { header, flow_id: id.to_string() }),
+                Task::Granted => turn.task(Cancel {
+                    header,
+                    flow_id: id.to_string(),
+                }),
                 Task::Resolved => {}
             }
             turn.touch_flow(key, &id);
         }
-        if flow.task == Task::Granted && !flow.unresponsive && clock >= flow.news + config.unresponsive_after {
+        if flow.task == Task::Granted
+            && !flow.unresponsive
+            && clock >= flow.news + config.unresponsive_after
+        {
             flow.unresponsive = true;
             turn.touch_flow(key, &id);
         }
-        let patience = if flow.alive { config.news_within } else { config.ask_after };
+        let patience = if flow.alive {
+            config.news_within
+        } else {
+            config.ask_after
+        };
         flow.may_be_asked_about()
             && flow.asks < config.asks_per_contact
             && clock >= flow.news.max(flow.asked) + patience
@@ -76,8 +96,13 @@ impl Fold {
             .collect();
         for entry in due {
             let (at_us, key, id) = &entry;
-            let Some(client) = self.clients.get_mut(key) else { continue };
-            let sure = client.flows.get(id).is_none_or(|flow| flow.marker && flow.task == Task::Resolved && !flow.lacks());
+            let Some(client) = self.clients.get_mut(key) else {
+                continue;
+            };
+            let sure = client
+                .flows
+                .get(id)
+                .is_none_or(|flow| flow.marker && flow.task == Task::Resolved && !flow.lacks());
             if sure || *at_us <= self.wall_us {
                 client.flows.remove(id);
                 self.open.remove(&(key.clone(), id.clone()));

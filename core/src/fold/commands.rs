@@ -16,8 +16,19 @@ impl Fold {
             Ok(body) => (String::new(), body),
             Err(error) => (error, String::new()),
         };
-        let header = Header { frontend: "foreman".to_owned(), ..command.header.clone() };
-        turn.outputs.push(Output::Notify(CommandDone { header, id: command.id.clone(), error, body }.into()));
+        let header = Header {
+            frontend: "foreman".to_owned(),
+            ..command.header.clone()
+        };
+        turn.outputs.push(Output::Notify(
+            CommandDone {
+                header,
+                id: command.id.clone(),
+                error,
+                body,
+            }
+            .into(),
+        ));
     }
 
     fn cancel(&mut self, turn: &mut Turn, command: &Command) -> Result<String, String> {
@@ -36,9 +47,15 @@ impl Fold {
             Task::Queued => flow.task = Task::Resolved,
             Task::Offered => {
                 flow.task = Task::Resolved;
-                turn.task(Withdraw { header, flow_id: id.to_string() });
+                turn.task(Withdraw {
+                    header,
+                    flow_id: id.to_string(),
+                });
             }
-            Task::Granted => turn.task(Cancel { header, flow_id: id.to_string() }),
+            Task::Granted => turn.task(Cancel {
+                header,
+                flow_id: id.to_string(),
+            }),
             Task::Resolved => {}
         }
         turn.touch_flow(&key, &id);
@@ -48,16 +65,26 @@ impl Fold {
 
     /// Gives a setting its next version. `target` is `kind/id`.
     fn setting(&mut self, turn: &mut Turn, command: &Command) -> Result<String, String> {
-        let org: OrgId = command.header.org.parse().map_err(|error: crate::ids::IdError| error.to_string())?;
+        let org: OrgId = command
+            .header
+            .org
+            .parse()
+            .map_err(|error: crate::ids::IdError| error.to_string())?;
         let (kind, id) = command
             .target
             .split_once('/')
             .filter(|(kind, id)| !kind.is_empty() && !id.is_empty())
             .ok_or_else(|| format!("target {:?} is not kind/id", command.target))?;
-        let version = self.settings.entry((org, command.target.clone())).or_insert(0);
+        let version = self
+            .settings
+            .entry((org, command.target.clone()))
+            .or_insert(0);
         *version += 1;
         turn.outputs.push(Output::Setting(Setting {
-            header: Header { frontend: "foreman".to_owned(), ..command.header.clone() },
+            header: Header {
+                frontend: "foreman".to_owned(),
+                ..command.header.clone()
+            },
             kind: kind.to_owned(),
             id: id.to_owned(),
             version: *version,

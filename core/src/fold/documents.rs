@@ -34,12 +34,20 @@ fn state(flow: &Flow, verdict: &Verdict) -> (FlowState, String, String) {
             let (state, reason, text) = match flow.task {
                 Task::Queued => (FlowState::Running, "queued", "waits for its turn"),
                 Task::Offered => (FlowState::Running, "offered", "waits for the agent to poll"),
-                Task::Granted if flow.unresponsive => (FlowState::Unresponsive, "silent", "no news from the agent"),
-                Task::Granted if !flow.alive => (FlowState::Waiting, "delivered", "delivered, no sign of life yet"),
-                Task::Granted => (FlowState::InProgress, "working", "the agent works on it"),
-                Task::Resolved if flow.reported.complete() => {
-                    (FlowState::InProgress, "storing", "the agent is done, its results are being stored")
+                Task::Granted if flow.unresponsive => {
+                    (FlowState::Unresponsive, "silent", "no news from the agent")
                 }
+                Task::Granted if !flow.alive => (
+                    FlowState::Waiting,
+                    "delivered",
+                    "delivered, no sign of life yet",
+                ),
+                Task::Granted => (FlowState::InProgress, "working", "the agent works on it"),
+                Task::Resolved if flow.reported.complete() => (
+                    FlowState::InProgress,
+                    "storing",
+                    "the agent is done, its results are being stored",
+                ),
                 Task::Resolved => (FlowState::InProgress, "working", "the agent works on it"),
             };
             (state, reason.to_owned(), text.to_owned())
@@ -53,11 +61,16 @@ fn flow_body(key: &ClientKey, id: &FlowId, flow: &Flow) -> Value {
     let (state, reason, text) = state(flow, &verdict);
     let (stored, reported) = (flow.stored(), flow.reported.totals());
     let queries: Vec<_> = flow.reported.queries().collect();
-    let mut names: Vec<_> = queries.iter().flat_map(|query| &query.names_with_response).collect();
+    let mut names: Vec<_> = queries
+        .iter()
+        .flat_map(|query| &query.names_with_response)
+        .collect();
     names.sort_unstable();
     names.dedup();
     let (urgent, request) = match &flow.origin {
-        Origin::Collected { urgent, request, .. } => (*urgent, hex(&request.hash)),
+        Origin::Collected {
+            urgent, request, ..
+        } => (*urgent, hex(&request.hash)),
         Origin::Adopted => (false, String::new()),
     };
     json!({
@@ -93,7 +106,14 @@ fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
-pub(super) fn flow(key: &ClientKey, generation: i64, id: &FlowId, flow: &Flow, version: u64, at_us: i64) -> Document {
+pub(super) fn flow(
+    key: &ClientKey,
+    generation: i64,
+    id: &FlowId,
+    flow: &Flow,
+    version: u64,
+    at_us: i64,
+) -> Document {
     Document {
         header: header(key, generation, at_us),
         kind: "flow".to_owned(),
@@ -123,7 +143,10 @@ pub(super) fn client(key: &ClientKey, client: &Client, version: u64, at_us: i64)
     let mut facts: Vec<_> = client.facts.values().collect();
     facts.sort_unstable();
     let mut said = Map::new();
-    for object in facts.iter().filter_map(|facts| serde_json::from_str::<Map<String, Value>>(&facts.text).ok()) {
+    for object in facts
+        .iter()
+        .filter_map(|facts| serde_json::from_str::<Map<String, Value>>(&facts.text).ok())
+    {
         said.extend(object.into_iter().filter(|(_, value)| !value.is_null()));
     }
     let mut body = Map::new();
@@ -132,12 +155,24 @@ pub(super) fn client(key: &ClientKey, client: &Client, version: u64, at_us: i64)
         let value = spellings.iter().find_map(|spelling| said.get(*spelling));
         body.insert(name.to_owned(), value.cloned().unwrap_or(Value::Null));
     }
-    body.insert("labels".to_owned(), said.get("Labels").or(said.get("labels")).cloned().unwrap_or_else(|| json!([])));
+    body.insert(
+        "labels".to_owned(),
+        said.get("Labels")
+            .or(said.get("labels"))
+            .cloned()
+            .unwrap_or_else(|| json!([])),
+    );
     body.insert("first_seen_at".to_owned(), json!(client.first_seen_us));
     body.insert("last_seen_at".to_owned(), json!(client.last_seen_us));
     body.insert("last_ip".to_owned(), json!(client.address));
-    body.insert("last_event_table_version".to_owned(), json!(client.table_version));
-    body.insert("last_interrogate_flow_id".to_owned(), json!(client.interrogation));
+    body.insert(
+        "last_event_table_version".to_owned(),
+        json!(client.table_version),
+    );
+    body.insert(
+        "last_interrogate_flow_id".to_owned(),
+        json!(client.interrogation),
+    );
     Document {
         header: header(key, client.generation, at_us),
         kind: "client".to_owned(),
@@ -147,8 +182,19 @@ pub(super) fn client(key: &ClientKey, client: &Client, version: u64, at_us: i64)
     }
 }
 
-pub(super) fn completion(key: &ClientKey, generation: i64, id: &FlowId, flow: &Flow, at_us: i64) -> Notification {
-    let tell = ContentId::of(&[b"flow_completion", key.org.as_str().as_bytes(), &key.client.to_bytes(), id.as_str().as_bytes()]);
+pub(super) fn completion(
+    key: &ClientKey,
+    generation: i64,
+    id: &FlowId,
+    flow: &Flow,
+    at_us: i64,
+) -> Notification {
+    let tell = ContentId::of(&[
+        b"flow_completion",
+        key.org.as_str().as_bytes(),
+        &key.client.to_bytes(),
+        id.as_str().as_bytes(),
+    ]);
     Notification {
         header: header(key, generation, at_us),
         id: tell.as_bytes().to_vec().into(),
@@ -159,7 +205,12 @@ pub(super) fn completion(key: &ClientKey, generation: i64, id: &FlowId, flow: &F
 }
 
 pub(super) fn enrolment(key: &ClientKey, generation: i64, at_us: i64) -> Notification {
-    let tell = ContentId::of(&[b"enrolment", key.org.as_str().as_bytes(), &key.client.to_bytes(), &generation.to_le_bytes()]);
+    let tell = ContentId::of(&[
+        b"enrolment",
+        key.org.as_str().as_bytes(),
+        &key.client.to_bytes(),
+        &generation.to_le_bytes(),
+    ]);
     Notification {
         header: header(key, generation, at_us),
         id: tell.as_bytes().to_vec().into(),

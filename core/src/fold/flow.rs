@@ -63,10 +63,7 @@ pub(super) enum Verdict {
     /// Everything that the agent reports is stored.
     Finished,
     /// It ended otherwise.
-    Failed {
-        reason: &'static str,
-        text: String,
-    },
+    Failed { reason: &'static str, text: String },
 }
 
 impl Verdict {
@@ -159,7 +156,11 @@ impl Flow {
             deadline_us: i64::MAX,
             started_us: None,
             ended_us: None,
-            task: if adopted { Task::Resolved } else { Task::Queued },
+            task: if adopted {
+                Task::Resolved
+            } else {
+                Task::Queued
+            },
             attempt: 1,
             deliveries: 0,
             granted_to: None,
@@ -203,7 +204,10 @@ impl Flow {
             Task::Granted => true,
             // An urgent answer told of the end, the marker behind the rows has not come.
             Task::Resolved => {
-                !self.is_adopted() && self.reported.complete() && !self.marker && self.ended_us.is_none()
+                !self.is_adopted()
+                    && self.reported.complete()
+                    && !self.marker
+                    && self.ended_us.is_none()
             }
             Task::Queued | Task::Offered => false,
         }
@@ -229,7 +233,9 @@ impl Flow {
 
     fn is_stored(&self) -> bool {
         let (reported, stored) = (self.reported.totals(), self.stored());
-        stored.rows >= reported.rows && stored.files >= reported.files && stored.bytes >= reported.bytes
+        stored.rows >= reported.rows
+            && stored.files >= reported.files
+            && stored.bytes >= reported.bytes
     }
 
     /// Whether every group that has something to store has said that it passed the marker.
@@ -252,19 +258,26 @@ impl Flow {
     /// The flow's end, as a function of what is known: a real completion beats every guess.
     pub(super) fn verdict(&self) -> Verdict {
         if let Some(user) = &self.cancelled {
-            return Verdict::Failed { reason: "cancelled", text: format!("cancelled by {user}") };
+            return Verdict::Failed {
+                reason: "cancelled",
+                text: format!("cancelled by {user}"),
+            };
         }
         if self.is_told() && (self.is_closed() || self.forgotten) {
             if self.is_stored() {
                 return match self.reported.error() {
                     None => Verdict::Finished,
-                    Some(query) => {
-                        Verdict::Failed { reason: "failed", text: query.error_message.trim_end().to_owned() }
-                    }
+                    Some(query) => Verdict::Failed {
+                        reason: "failed",
+                        text: query.error_message.trim_end().to_owned(),
+                    },
                 };
             }
             if self.short || self.forgotten || self.is_adopted() {
-                return Verdict::Failed { reason: "incomplete", text: self.missing() };
+                return Verdict::Failed {
+                    reason: "incomplete",
+                    text: self.missing(),
+                };
             }
         }
         match self.given_up {
@@ -274,7 +287,8 @@ impl Flow {
             },
             Some(GivenUp::MayHaveRun) => Verdict::Failed {
                 reason: "undelivered",
-                text: "it runs a command and may have run: not sent again without a person".to_owned(),
+                text: "it runs a command and may have run: not sent again without a person"
+                    .to_owned(),
             },
             Some(GivenUp::Deadline) => {
                 let text = if self.alive {
@@ -284,7 +298,10 @@ impl Flow {
                 } else {
                     "not delivered until its deadline"
                 };
-                Verdict::Failed { reason: "deadline", text: text.to_owned() }
+                Verdict::Failed {
+                    reason: "deadline",
+                    text: text.to_owned(),
+                }
             }
             None if self.forgotten => Verdict::Failed {
                 reason: "lost",

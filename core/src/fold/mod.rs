@@ -249,7 +249,10 @@ impl Fold {
 
     fn of_client(&mut self, turn: &mut Turn, key: &ClientKey, record: &Scheduling) {
         let generation = record.header().generation;
-        let client = self.clients.entry(key.clone()).or_insert_with(|| Client::new(generation));
+        let client = self
+            .clients
+            .entry(key.clone())
+            .or_insert_with(|| Client::new(generation));
         if generation < client.generation {
             self.ignored += 1;
             return;
@@ -295,16 +298,21 @@ impl Fold {
     /// Ends a turn: flows that ended are announced, documents of all that was touched are put out.
     fn finish(&mut self, mut turn: Turn) -> Vec<Output> {
         for (key, id) in std::mem::take(&mut turn.flows) {
-            let Some(client) = self.clients.get_mut(&key) else { continue };
+            let Some(client) = self.clients.get_mut(&key) else {
+                continue;
+            };
             let generation = client.generation;
-            let Some(flow) = client.flows.get_mut(&id) else { continue };
+            let Some(flow) = client.flows.get_mut(&id) else {
+                continue;
+            };
             if flow.ended_us.is_none() && flow.verdict().is_end() {
                 flow.ended_us = Some(turn.at_us);
                 let notification = documents::completion(&key, generation, &id, flow, turn.at_us);
                 turn.outputs.push(Output::Notify(notification.into()));
                 if !flow.is_adopted() {
                     let keep = self.config.keep_unsure_us;
-                    self.forget.insert((turn.at_us + keep, key.clone(), id.clone()));
+                    self.forget
+                        .insert((turn.at_us + keep, key.clone(), id.clone()));
                 }
             }
             if flow.is_open() {

@@ -13,8 +13,12 @@ impl Fold {
     /// The first claim of an offered attempt is granted; nothing else is.
     pub(super) fn claim(&mut self, turn: &mut Turn, key: &ClientKey, claim: &Claim) {
         let clock = self.clock;
-        let Some((generation, id, flow)) = self.flow_mut(key, &claim.flow_id) else { return };
-        let Origin::Collected { request, .. } = &flow.origin else { return };
+        let Some((generation, id, flow)) = self.flow_mut(key, &claim.flow_id) else {
+            return;
+        };
+        let Origin::Collected { request, .. } = &flow.origin else {
+            return;
+        };
         if flow.task != Task::Offered || flow.attempt != claim.attempt {
             return;
         }
@@ -40,7 +44,9 @@ impl Fold {
     /// Nothing left the frontend: offered again, and it counts for nothing.
     pub(super) fn unsent(&mut self, turn: &mut Turn, key: &ClientKey, unsent: &Unsent) {
         let to = (unsent.header.frontend.as_str(), unsent.poll);
-        let Some((_, id, flow)) = self.granted(key, &unsent.flow_id, unsent.attempt, to) else { return };
+        let Some((_, id, flow)) = self.granted(key, &unsent.flow_id, unsent.attempt, to) else {
+            return;
+        };
         flow.deliveries -= 1;
         requeue(flow);
         turn.touch_flow(key, &id);
@@ -49,7 +55,9 @@ impl Fold {
     /// Bytes may have left: only the agent can tell.
     pub(super) fn unsure(&mut self, turn: &mut Turn, key: &ClientKey, unsure: &Unsure) {
         let to = (unsure.header.frontend.as_str(), unsure.poll);
-        let Some((_, id, _)) = self.granted(key, &unsure.flow_id, unsure.attempt, to) else { return };
+        let Some((_, id, _)) = self.granted(key, &unsure.flow_id, unsure.attempt, to) else {
+            return;
+        };
         self.ask(turn, key, vec![id]);
     }
 
@@ -76,13 +84,18 @@ impl Fold {
             }
             self.adopt(turn, key, &id);
             let clock = self.clock;
-            let Some((generation, id, flow)) = self.flow_mut(key, id.as_str()) else { continue };
+            let Some((generation, id, flow)) = self.flow_mut(key, id.as_str()) else {
+                continue;
+            };
             flow.sign_of_life(clock);
             flow.reported.join(&part, &stats);
             flow.marker |= part.is_empty() && stats.flow_complete && !item.urgent;
             if flow.reported.complete() {
                 if flow.task == Task::Offered {
-                    turn.task(Withdraw { header: header(key, generation, turn.at_us), flow_id: id.to_string() });
+                    turn.task(Withdraw {
+                        header: header(key, generation, turn.at_us),
+                        flow_id: id.to_string(),
+                    });
                 }
                 flow.task = Task::Resolved;
             } else {
@@ -100,7 +113,9 @@ impl Fold {
         };
         self.adopt(turn, key, &id);
         let clock = self.clock;
-        let Some((generation, id, flow)) = self.flow_mut(key, id.as_str()) else { return };
+        let Some((generation, id, flow)) = self.flow_mut(key, id.as_str()) else {
+            return;
+        };
         let totals = match stored.group.as_str() {
             "results" => &mut flow.results,
             "uploads" => &mut flow.uploads,
@@ -122,14 +137,18 @@ impl Fold {
             .flows
             .iter()
             .filter(|(_, flow)| flow.may_be_asked_about())
-            .find(|(id, flow)| once_id(&self.config.keys, key, client.generation, id, flow.attempt) == *once)
+            .find(|(id, flow)| {
+                once_id(&self.config.keys, key, client.generation, id, flow.attempt) == *once
+            })
             .map(|(id, _)| id.clone())
     }
 
     /// The agent was asked about this attempt, and does not know the flow.
     fn unknown(&mut self, turn: &mut Turn, key: &ClientKey, id: &FlowId) {
         let deliveries = self.config.deliveries;
-        let Some((_, id, flow)) = self.flow_mut(key, id.as_str()) else { return };
+        let Some((_, id, flow)) = self.flow_mut(key, id.as_str()) else {
+            return;
+        };
         turn.touch_flow(key, &id);
         if flow.cancelled.is_some() || flow.given_up.is_some() {
             flow.task = Task::Resolved;
@@ -150,7 +169,9 @@ impl Fold {
     /// Makes a document for a flow that came from another server with its agent.
     fn adopt(&mut self, turn: &mut Turn, key: &ClientKey, id: &FlowId) {
         let clock = self.clock;
-        let Some(client) = self.clients.get_mut(key) else { return };
+        let Some(client) = self.clients.get_mut(key) else {
+            return;
+        };
         if client.flows.contains_key(id) {
             return;
         }
@@ -159,10 +180,17 @@ impl Fold {
             self.ignored += 1;
             return;
         }
-        client.flows.insert(id.clone(), Flow::new(Origin::Adopted, turn.version, turn.at_us, clock));
+        client.flows.insert(
+            id.clone(),
+            Flow::new(Origin::Adopted, turn.version, turn.at_us, clock),
+        );
     }
 
-    pub(super) fn flow_mut(&mut self, key: &ClientKey, id: &str) -> Option<(i64, FlowId, &mut Flow)> {
+    pub(super) fn flow_mut(
+        &mut self,
+        key: &ClientKey,
+        id: &str,
+    ) -> Option<(i64, FlowId, &mut Flow)> {
         let id: FlowId = id.parse().ok()?;
         let client = self.clients.get_mut(key)?;
         let generation = client.generation;
@@ -170,12 +198,21 @@ impl Fold {
     }
 
     /// The flow, if this grant is its last and nothing came of it yet.
-    fn granted(&mut self, key: &ClientKey, id: &str, attempt: i32, to: (&str, i64)) -> Option<(i64, FlowId, &mut Flow)> {
+    fn granted(
+        &mut self,
+        key: &ClientKey,
+        id: &str,
+        attempt: i32,
+        to: (&str, i64),
+    ) -> Option<(i64, FlowId, &mut Flow)> {
         self.flow_mut(key, id).filter(|(_, _, flow)| {
             flow.task == Task::Granted
                 && !flow.alive
                 && flow.attempt == attempt
-                && flow.granted_to.as_ref().is_some_and(|(frontend, poll)| (frontend.as_str(), *poll) == to)
+                && flow
+                    .granted_to
+                    .as_ref()
+                    .is_some_and(|(frontend, poll)| (frontend.as_str(), *poll) == to)
         })
     }
 }
@@ -195,7 +232,10 @@ fn requeue(flow: &mut Flow) {
 fn live_after_all(turn: &mut Turn, key: &ClientKey, generation: i64, id: &FlowId, flow: &mut Flow) {
     if matches!(flow.task, Task::Queued | Task::Offered) {
         if flow.task == Task::Offered {
-            turn.task(Withdraw { header: header(key, generation, turn.at_us), flow_id: id.to_string() });
+            turn.task(Withdraw {
+                header: header(key, generation, turn.at_us),
+                flow_id: id.to_string(),
+            });
         }
         flow.task = Task::Granted;
     }

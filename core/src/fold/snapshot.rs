@@ -39,9 +39,21 @@ impl Fold {
     /// The whole state as JSON.
     pub fn snapshot(&self) -> Result<Vec<u8>, SnapshotError> {
         let body = Body {
-            clients: self.clients.iter().map(|(key, client)| (key.clone(), client.clone())).collect(),
-            interrogation: self.interrogation.iter().map(|(org, what)| (org.clone(), what.clone())).collect(),
-            settings: self.settings.iter().map(|((org, id), version)| (org.clone(), id.clone(), *version)).collect(),
+            clients: self
+                .clients
+                .iter()
+                .map(|(key, client)| (key.clone(), client.clone()))
+                .collect(),
+            interrogation: self
+                .interrogation
+                .iter()
+                .map(|(org, what)| (org.clone(), what.clone()))
+                .collect(),
+            settings: self
+                .settings
+                .iter()
+                .map(|((org, id), version)| (org.clone(), id.clone(), *version))
+                .collect(),
             clock: self.clock,
             wall_us: self.wall_us,
             epoch: self.epoch,
@@ -52,7 +64,11 @@ impl Fold {
     }
 
     /// The state of a snapshot that this or older logic wrote.
-    pub fn restore(config: Arc<FoldConfig>, logic: i32, body: &[u8]) -> Result<Self, SnapshotError> {
+    pub fn restore(
+        config: Arc<FoldConfig>,
+        logic: i32,
+        body: &[u8],
+    ) -> Result<Self, SnapshotError> {
         if logic > LOGIC {
             return Err(SnapshotError::Newer(logic));
         }
@@ -69,7 +85,11 @@ impl Fold {
             config,
             clients,
             interrogation: body.interrogation.into_iter().collect(),
-            settings: body.settings.into_iter().map(|(org, id, version)| ((org, id), version)).collect(),
+            settings: body
+                .settings
+                .into_iter()
+                .map(|(org, id, version)| ((org, id), version))
+                .collect(),
             open,
             forget: body.forget,
             clock: body.clock,

@@ -7,8 +7,8 @@ use crate::ids::ClientKey;
 use crate::mac::MacKey;
 use nublar_schemas::agent::{FlowStats, VeloStatus, velo_status::ReturnedStatus};
 use nublar_schemas::records::{
-    Announce, AskPair, CheckIn, Claim, Command, FlowCreated, FlowStatsSeen, Notifications, SeenStats, Stored, Tasks,
-    Tick, Unsent, Unsure,
+    Announce, AskPair, CheckIn, Claim, Command, FlowCreated, FlowStatsSeen, Notifications,
+    SeenStats, Stored, Tasks, Tick, Unsent, Unsure,
 };
 use prost::Message;
 use serde_json::Value;
@@ -23,13 +23,23 @@ struct Bench {
 
 impl Bench {
     fn new() -> Self {
-        let mut config = FoldConfig::new(MacKeys::new(MacKey { from_us: 0, secret: [7; 32] }, []));
+        let mut config = FoldConfig::new(MacKeys::new(
+            MacKey {
+                from_us: 0,
+                secret: [7; 32],
+            },
+            [],
+        ));
         config.interrogate = false;
         Self::with(config)
     }
 
     fn with(config: FoldConfig) -> Self {
-        Self { fold: Fold::new(Arc::new(config)), offset: 0, at_us: 1_795_514_940_000_000 }
+        Self {
+            fold: Fold::new(Arc::new(config)),
+            offset: 0,
+            at_us: 1_795_514_940_000_000,
+        }
     }
 
     fn header(&self, frontend: &str) -> Header {
@@ -50,11 +60,18 @@ impl Bench {
     }
 
     fn key() -> ClientKey {
-        ClientKey { org: OrgId::root(), client: CLIENT.parse().unwrap() }
+        ClientKey {
+            org: OrgId::root(),
+            client: CLIENT.parse().unwrap(),
+        }
     }
 
     fn new_id(&mut self, n: u32) -> String {
-        self.fold.config.keys.flow_id(&Self::key(), 1, self.at_us, n.to_be_bytes()).to_string()
+        self.fold
+            .config
+            .keys
+            .flow_id(&Self::key(), 1, self.at_us, n.to_be_bytes())
+            .to_string()
     }
 
     fn create(&mut self, n: u32, change: impl FnOnce(&mut FlowCreated)) -> (String, Vec<Output>) {
@@ -78,12 +95,22 @@ impl Bench {
 
     fn check_in(&mut self, session: &'static [u8]) -> Vec<Output> {
         let header = self.header("fe-1");
-        self.apply(CheckIn { header, session_key: session.into(), table_version: 0, address: "127.0.0.1".into() })
+        self.apply(CheckIn {
+            header,
+            session_key: session.into(),
+            table_version: 0,
+            address: "127.0.0.1".into(),
+        })
     }
 
     fn claim(&mut self, id: &str, attempt: i32, poll: i64) -> Vec<Output> {
         let header = self.header("fe-1");
-        self.apply(Claim { header, flow_id: id.into(), attempt, poll })
+        self.apply(Claim {
+            header,
+            flow_id: id.into(),
+            attempt,
+            poll,
+        })
     }
 
     fn stats(&mut self, items: &[(&str, bool, FlowStats)]) -> Vec<Output> {
@@ -99,7 +126,14 @@ impl Bench {
         self.apply(FlowStatsSeen { header, stats })
     }
 
-    fn stored(&mut self, id: &str, group: &str, rows: i64, bytes: i64, closing: bool) -> Vec<Output> {
+    fn stored(
+        &mut self,
+        id: &str,
+        group: &str,
+        rows: i64,
+        bytes: i64,
+        closing: bool,
+    ) -> Vec<Output> {
         let header = self.header("worker");
         self.apply(Stored {
             header,
@@ -119,7 +153,12 @@ impl Bench {
         let mut outputs = Vec::new();
         for _ in 0..seconds / 5 {
             self.at_us += 5_000_000;
-            let tick = Tick { header: Header::default(), epoch: 1, elapsed_ms: 5_000, wall_us: self.at_us };
+            let tick = Tick {
+                header: Header::default(),
+                epoch: 1,
+                elapsed_ms: 5_000,
+                wall_us: self.at_us,
+            };
             outputs.extend(self.apply(tick));
         }
         outputs
@@ -127,21 +166,45 @@ impl Bench {
 }
 
 fn tasks(outputs: &[Output]) -> Vec<Tasks> {
-    outputs.iter().filter_map(|o| if let Output::Task(t) = o { Some(t.clone()) } else { None }).collect()
+    outputs
+        .iter()
+        .filter_map(|o| {
+            if let Output::Task(t) = o {
+                Some(t.clone())
+            } else {
+                None
+            }
+        })
+        .collect()
 }
 
 fn offers(outputs: &[Output]) -> Vec<(String, i32)> {
-    let offer = |task| if let Tasks::Offer(o) = task { Some((o.flow_id, o.attempt)) } else { None };
+    let offer = |task| {
+        if let Tasks::Offer(o) = task {
+            Some((o.flow_id, o.attempt))
+        } else {
+            None
+        }
+    };
     tasks(outputs).into_iter().filter_map(offer).collect()
 }
 
 fn asks(outputs: &[Output]) -> Vec<AskPair> {
-    let ask = |task| if let Tasks::Ask(a) = task { a.pairs } else { vec![] };
+    let ask = |task| {
+        if let Tasks::Ask(a) = task {
+            a.pairs
+        } else {
+            vec![]
+        }
+    };
     tasks(outputs).into_iter().flat_map(ask).collect()
 }
 
 fn grants(outputs: &[Output]) -> usize {
-    tasks(outputs).iter().filter(|task| matches!(task, Tasks::Grant(_))).count()
+    tasks(outputs)
+        .iter()
+        .filter(|task| matches!(task, Tasks::Grant(_)))
+        .count()
 }
 
 fn completions(outputs: &[Output]) -> usize {
@@ -154,7 +217,11 @@ fn document(outputs: &[Output]) -> Value {
         Output::State(d) if d.kind == "flow" => serde_json::from_str(&d.body).ok(),
         _ => None,
     };
-    outputs.iter().rev().find_map(flow).expect("a flow's document")
+    outputs
+        .iter()
+        .rev()
+        .find_map(flow)
+        .expect("a flow's document")
 }
 
 fn report(status: ReturnedStatus, rows: i64, bytes: i64, complete: bool) -> FlowStats {
@@ -164,7 +231,11 @@ fn report(status: ReturnedStatus, rows: i64, bytes: i64, complete: bool) -> Flow
             result_rows: rows,
             uploaded_bytes: bytes,
             uploaded_files: i64::from(bytes > 0),
-            error_message: if status == ReturnedStatus::GenericError { "boom\n".into() } else { String::new() },
+            error_message: if status == ReturnedStatus::GenericError {
+                "boom\n".into()
+            } else {
+                String::new()
+            },
             ..VeloStatus::default()
         }],
         flow_complete: complete,
@@ -188,18 +259,30 @@ fn a_flow_is_offered_granted_once_and_finished_when_it_is_stored() {
     assert_eq!(offers(&created), [(id.clone(), 1)]);
     assert_eq!(document(&created)["state"], "RUNNING");
     assert_eq!(grants(&b.claim(&id, 1, 10)), 1);
-    assert_eq!(grants(&b.claim(&id, 1, 11)), 0, "a second poll gets nothing");
+    assert_eq!(
+        grants(&b.claim(&id, 1, 11)),
+        0,
+        "a second poll gets nothing"
+    );
 
     let working = b.stats(&[(&id, false, report(ReturnedStatus::Progress, 1, 0, false))]);
     assert_eq!(document(&working)["state"], "IN_PROGRESS");
     let told = b.stats(&[(&id, false, done(2, 5))]);
     assert_eq!(completions(&told), 0, "FINISHED means stored");
-    assert_eq!(completions(&b.stored(&id, "results", 2, 0, true)), 0, "uploads are missing");
+    assert_eq!(
+        completions(&b.stored(&id, "results", 2, 0, true)),
+        0,
+        "uploads are missing"
+    );
     let stored = b.stored(&id, "uploads", 0, 5, true);
     assert_eq!(completions(&stored), 1);
     assert_eq!(document(&stored)["state"], "FINISHED");
     assert_eq!(document(&stored)["total_collected_rows"], 2);
-    assert_eq!(completions(&b.stats(&[(&id, false, done(2, 5))])), 0, "announced once");
+    assert_eq!(
+        completions(&b.stats(&[(&id, false, done(2, 5))])),
+        0,
+        "announced once"
+    );
     assert!(!b.fold.timer_armed());
 }
 
@@ -213,7 +296,11 @@ fn a_client_has_four_flows_in_flight_and_urgent_ones_pass() {
     assert_eq!(offers(&urgent).len(), 1);
     b.claim(&ids[0].0, 1, 1);
     let freed = b.stats(&[(&ids[0].0, false, done(0, 0))]);
-    assert_eq!(offers(&freed), [(ids[4].0.clone(), 1)], "the oldest that waits");
+    assert_eq!(
+        offers(&freed),
+        [(ids[4].0.clone(), 1)],
+        "the oldest that waits"
+    );
 }
 
 #[test]
@@ -226,13 +313,21 @@ fn an_unknown_counts_only_behind_the_question_of_its_attempt() {
     let first = asks(&b.pass(5));
     assert_eq!(first.len(), 1);
     assert_eq!(first[0].flow_id, id);
-    assert!(offers(&b.stats(&[(&id, true, unknown())])).is_empty(), "a stale answer");
-    assert!(offers(&b.stats(&[("F.someoneelse", true, unknown()), (&id, true, unknown())])).is_empty());
+    assert!(
+        offers(&b.stats(&[(&id, true, unknown())])).is_empty(),
+        "a stale answer"
+    );
+    assert!(
+        offers(&b.stats(&[("F.someoneelse", true, unknown()), (&id, true, unknown())])).is_empty()
+    );
     let again = b.stats(&[(&first[0].once, true, unknown()), (&id, true, unknown())]);
     assert_eq!(offers(&again), [(id.clone(), 2)]);
     b.claim(&id, 2, 2);
     let stale = b.stats(&[(&first[0].once, true, unknown()), (&id, true, unknown())]);
-    assert!(offers(&stale).is_empty(), "it answers for the first attempt");
+    assert!(
+        offers(&stale).is_empty(),
+        "it answers for the first attempt"
+    );
     let second = asks(&b.pass(15));
     assert_ne!(second[0].once, first[0].once);
 }
@@ -248,7 +343,10 @@ fn a_task_that_never_lives_is_given_up_after_three_deliveries() {
         let answer = b.stats(&[(&ask.once, true, unknown()), (&id, true, unknown())]);
         if attempt == 3 {
             assert_eq!(document(&answer)["reason"], "undelivered");
-            assert_eq!(document(&answer)["status"], "granted 3 times, never seen alive");
+            assert_eq!(
+                document(&answer)["status"],
+                "granted 3 times, never seen alive"
+            );
             assert_eq!(completions(&answer), 1);
         } else {
             assert_eq!(offers(&answer).len(), 1);
@@ -277,7 +375,10 @@ fn unknown_after_life_is_lost_and_the_real_end_wins() {
     b.stats(&[(&id, false, report(ReturnedStatus::Progress, 0, 0, false))]);
     let ask = asks(&b.check_in(b"s2")).remove(0);
     let lost = b.stats(&[(&ask.once, true, unknown()), (&id, true, unknown())]);
-    assert_eq!((&document(&lost)["state"], &document(&lost)["reason"]), (&"ERROR".into(), &"lost".into()));
+    assert_eq!(
+        (&document(&lost)["state"], &document(&lost)["reason"]),
+        (&"ERROR".into(), &"lost".into())
+    );
     assert_eq!(completions(&lost), 1);
     assert!(offers(&b.pass(600)).is_empty(), "never run again");
     b.stats(&[(&id, false, done(3, 0))]);
@@ -294,11 +395,21 @@ fn a_grant_that_did_not_leave_is_offered_again_and_counts_for_nothing() {
     for attempt in 1..=7 {
         assert_eq!(grants(&b.claim(&id, attempt, 5)), 1);
         let header = b.header("fe-1");
-        let again = b.apply(Unsent { header, flow_id: id.clone(), attempt, poll: 5 });
+        let again = b.apply(Unsent {
+            header,
+            flow_id: id.clone(),
+            attempt,
+            poll: 5,
+        });
         assert_eq!(offers(&again), [(id.clone(), attempt + 1)]);
     }
     let header = b.header("fe-1");
-    let repeat = b.apply(Unsent { header, flow_id: id.clone(), attempt: 1, poll: 5 });
+    let repeat = b.apply(Unsent {
+        header,
+        flow_id: id.clone(),
+        attempt: 1,
+        poll: 5,
+    });
     assert!(offers(&repeat).is_empty());
 }
 
@@ -309,9 +420,17 @@ fn doubt_is_resolved_by_asking() {
     let (id, _) = b.create(1, |_| {});
     b.claim(&id, 1, 5);
     let header = b.header("fe-1");
-    let asked = asks(&b.apply(Unsure { header, flow_id: id.clone(), attempt: 1, poll: 5 }));
+    let asked = asks(&b.apply(Unsure {
+        header,
+        flow_id: id.clone(),
+        attempt: 1,
+        poll: 5,
+    }));
     assert_eq!(asked.len(), 1);
-    let alive = b.stats(&[(&asked[0].once, true, unknown()), (&id, true, report(ReturnedStatus::Progress, 0, 0, false))]);
+    let alive = b.stats(&[
+        (&asked[0].once, true, unknown()),
+        (&id, true, report(ReturnedStatus::Progress, 0, 0, false)),
+    ]);
     assert_eq!(document(&alive)["state"], "IN_PROGRESS");
     assert!(offers(&alive).is_empty());
 }
@@ -348,7 +467,10 @@ fn a_cancelled_flow_ends_at_once_and_stays_cancelled() {
     assert_eq!(completions(&cancelled), 1);
     let is_cancel = |o: &[Output]| tasks(o).iter().any(|t| matches!(t, Tasks::Cancel(_)));
     assert!(is_cancel(&cancelled));
-    assert!(is_cancel(&b.check_in(b"s1")), "repeated until the agent has answered");
+    assert!(
+        is_cancel(&b.check_in(b"s1")),
+        "repeated until the agent has answered"
+    );
     let ended = b.stats(&[(&id, false, done(0, 0))]);
     assert_eq!(document(&ended)["state"], "ERROR");
     assert!(!is_cancel(&b.check_in(b"s1")));
@@ -357,7 +479,11 @@ fn a_cancelled_flow_ends_at_once_and_stays_cancelled() {
     let (queued, _) = b.create(2, |_| {});
     let cancel = command(&b, &queued);
     b.apply(cancel);
-    assert_eq!(grants(&b.claim(&queued, 1, 6)), 0, "a withdrawn offer is not granted");
+    assert_eq!(
+        grants(&b.claim(&queued, 1, 6)),
+        0,
+        "a withdrawn offer is not granted"
+    );
     let cancel = command(&b, "F.none");
     let refused = b.apply(cancel);
     assert!(refused.iter().any(|o| matches!(o, Output::Notify(Notifications::CommandDone(d)) if d.error.contains("no flow F.none"))));
@@ -370,11 +496,18 @@ fn what_is_missing_after_the_grace_is_said_and_may_still_come() {
     let (id, _) = b.create(1, |_| {});
     b.claim(&id, 1, 5);
     b.stats(&[(&id, false, done(10, 0))]);
-    assert_eq!(completions(&b.pass(3_000)), 0, "no timer runs while a worker lags");
+    assert_eq!(
+        completions(&b.pass(3_000)),
+        0,
+        "no timer runs while a worker lags"
+    );
     b.stored(&id, "results", 4, 0, true);
     assert_eq!(completions(&b.pass(55)), 0);
     let short = b.pass(5);
-    assert_eq!(document(&short)["status"], "incomplete: 4 of 10 rows stored");
+    assert_eq!(
+        document(&short)["status"],
+        "incomplete: 4 of 10 rows stored"
+    );
     assert_eq!(completions(&short), 1);
     let whole = b.stored(&id, "results", 10, 0, true);
     assert_eq!(document(&whole)["state"], "FINISHED");
@@ -387,11 +520,22 @@ fn an_error_is_a_flag_and_the_end_is_separate() {
     b.check_in(b"s1");
     let (id, _) = b.create(1, |_| {});
     b.claim(&id, 1, 5);
-    let flagged = b.stats(&[(&id, false, report(ReturnedStatus::GenericError, 1, 0, false))]);
+    let flagged = b.stats(&[(
+        &id,
+        false,
+        report(ReturnedStatus::GenericError, 1, 0, false),
+    )]);
     assert_eq!(document(&flagged)["state"], "IN_PROGRESS");
-    b.stats(&[(&id, false, report(ReturnedStatus::GenericError, 10, 0, true))]);
+    b.stats(&[(
+        &id,
+        false,
+        report(ReturnedStatus::GenericError, 10, 0, true),
+    )]);
     let ended = b.stored(&id, "results", 10, 0, true);
-    assert_eq!((&document(&ended)["reason"], &document(&ended)["status"]), (&"failed".into(), &"boom".into()));
+    assert_eq!(
+        (&document(&ended)["reason"], &document(&ended)["status"]),
+        (&"failed".into(), &"boom".into())
+    );
 }
 
 #[test]
@@ -401,13 +545,19 @@ fn every_flow_has_a_deadline_and_a_reason() {
     let soon = b.at_us + minute;
     let (waiting, _) = b.create(1, |c| c.deadline_us = soon);
     let ended = b.pass(65);
-    assert_eq!(document(&ended)["status"], "not delivered until its deadline");
+    assert_eq!(
+        document(&ended)["status"],
+        "not delivered until its deadline"
+    );
     assert_eq!(grants(&b.claim(&waiting, 1, 1)), 0);
     let soon = b.at_us + minute;
     let (silent, _) = b.create(2, |c| c.deadline_us = soon);
     b.claim(&silent, 1, 1);
     let ended = b.pass(65);
-    assert_eq!(document(&ended)["status"], "delivered, but never seen alive until its deadline");
+    assert_eq!(
+        document(&ended)["status"],
+        "delivered, but never seen alive until its deadline"
+    );
     assert!(tasks(&ended).iter().any(|t| matches!(t, Tasks::Cancel(_))));
 }
 
@@ -427,7 +577,13 @@ fn an_adopted_flow_is_a_document_without_tasks_timers_or_questions() {
 #[test]
 fn a_new_client_is_interrogated_whichever_comes_first() {
     for announce_first in [true, false] {
-        let config = FoldConfig::new(MacKeys::new(MacKey { from_us: 0, secret: [7; 32] }, []));
+        let config = FoldConfig::new(MacKeys::new(
+            MacKey {
+                from_us: 0,
+                secret: [7; 32],
+            },
+            [],
+        ));
         let mut b = Bench::with(config);
         let announce = Announce {
             header: Header::default(),
@@ -447,7 +603,10 @@ fn a_new_client_is_interrogated_whichever_comes_first() {
             outputs.extend(b.apply(announce));
         }
         assert_eq!(offers(&outputs).len(), 1);
-        assert!(offers(&b.check_in(b"s2")).len() == 1, "the same offer, not a second flow");
+        assert!(
+            offers(&b.check_in(b"s2")).len() == 1,
+            "the same offer, not a second flow"
+        );
         assert_eq!(b.fold.clients[&Bench::key()].flows.len(), 1);
     }
 }
@@ -458,10 +617,21 @@ fn ticks_of_an_older_epoch_and_long_steps_do_not_count() {
     b.check_in(b"s1");
     let (id, _) = b.create(1, |_| {});
     b.claim(&id, 1, 1);
-    let tick = |epoch, elapsed_ms| Tick { header: Header::default(), epoch, elapsed_ms, wall_us: 0 };
-    assert!(asks(&b.apply(tick(5, 1_000_000))).is_empty(), "at most five seconds");
+    let tick = |epoch, elapsed_ms| Tick {
+        header: Header::default(),
+        epoch,
+        elapsed_ms,
+        wall_us: 0,
+    };
+    assert!(
+        asks(&b.apply(tick(5, 1_000_000))).is_empty(),
+        "at most five seconds"
+    );
     assert!(asks(&b.apply(tick(5, 5_000))).is_empty());
-    assert!(asks(&b.apply(tick(4, 5_000))).is_empty(), "a foreman that was replaced");
+    assert!(
+        asks(&b.apply(tick(4, 5_000))).is_empty(),
+        "a foreman that was replaced"
+    );
     assert_eq!(asks(&b.apply(tick(6, 5_000))).len(), 1);
 }
 
@@ -477,7 +647,11 @@ fn a_snapshot_goes_on_as_if_nothing_had_happened() {
     let restored = Fold::restore(b.fold.config.clone(), LOGIC, &body).unwrap();
     assert_eq!(restored.snapshot().unwrap(), body);
     assert_eq!(restored.open, b.fold.open);
-    let mut other = Bench { fold: restored, offset: b.offset, at_us: b.at_us };
+    let mut other = Bench {
+        fold: restored,
+        offset: b.offset,
+        at_us: b.at_us,
+    };
     assert_eq!(b.pass(120), other.pass(120));
     assert_eq!(b.check_in(b"s2"), other.check_in(b"s2"));
     let refused = Fold::restore(b.fold.config.clone(), LOGIC + 1, &body).unwrap_err();

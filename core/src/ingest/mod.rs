@@ -21,7 +21,8 @@ pub const WEEK_SECONDS: i64 = 604_800;
 
 /// The week that a flow's documents are kept in, counted from 1970; none when its id tells no time.
 pub fn week_of(flow: &FlowId) -> Option<u32> {
-    crate::mac::seconds_of(flow).and_then(|seconds| u32::try_from(i64::from(seconds) / WEEK_SECONDS).ok())
+    crate::mac::seconds_of(flow)
+        .and_then(|seconds| u32::try_from(i64::from(seconds) / WEEK_SECONDS).ok())
 }
 
 /// The week of an event: agent time counts when it is within 35 days of the server's.
@@ -37,7 +38,13 @@ pub fn week_of_event(agent_us: i64, server_us: i64) -> Option<u32> {
 /// The id of a message: its content under its client, generation and session.
 pub fn message_id(key: &ClientKey, generation: i64, session: &str, bytes: &[u8]) -> ContentId {
     let (client, generation) = (key.client.to_bytes(), generation.to_le_bytes());
-    ContentId::of(&[key.org.as_str().as_bytes(), &client, &generation, session.as_bytes(), bytes])
+    ContentId::of(&[
+        key.org.as_str().as_bytes(),
+        &client,
+        &generation,
+        session.as_bytes(),
+        bytes,
+    ])
 }
 
 #[cfg(test)]

@@ -84,7 +84,11 @@ pub fn plan(key: &ClientKey, record: &Messages) -> Plan {
     let mut plan = Plan::default();
     for message in &record.messages {
         if let Err((reason, text)) = add(&mut plan, key, record, message) {
-            plan.refused.push(Refused { reason, text, message: message.clone() });
+            plan.refused.push(Refused {
+                reason,
+                text,
+                message: message.clone(),
+            });
         }
     }
     plan
@@ -92,18 +96,31 @@ pub fn plan(key: &ClientKey, record: &Messages) -> Plan {
 
 type Refusal = (&'static str, String);
 
-fn add(plan: &mut Plan, key: &ClientKey, record: &Messages, message: &AgentMessage) -> Result<(), Refusal> {
-    let session: Session = message.session.parse().map_err(|error| ("session", format!("{error}")))?;
-    let decoded = VeloMessage::decode(message.bytes.clone())
-        .map_err(|error| ("undecodable", format!("message of session {:?}: {error}", message.session)))?;
+fn add(
+    plan: &mut Plan,
+    key: &ClientKey,
+    record: &Messages,
+    message: &AgentMessage,
+) -> Result<(), Refusal> {
+    let session: Session = message
+        .session
+        .parse()
+        .map_err(|error| ("session", format!("{error}")))?;
+    let decoded = VeloMessage::decode(message.bytes.clone()).map_err(|error| {
+        (
+            "undecodable",
+            format!("message of session {:?}: {error}", message.session),
+        )
+    })?;
     let generation = record.header.generation;
     let id = message_id(key, generation, &message.session, &message.bytes);
     match session {
         Session::Flow { id: flow, part } => of_flow(plan, key, id, &flow, &part, message, decoded),
         Session::Monitoring => event(plan, record, id, message, &decoded),
-        Session::Status | Session::Foreman | Session::Enrol => {
-            Err(("session", format!("nothing of session {:?} is stored", message.session)))
-        }
+        Session::Status | Session::Foreman | Session::Enrol => Err((
+            "session",
+            format!("nothing of session {:?} is stored", message.session),
+        )),
     }
 }
 
@@ -131,9 +148,19 @@ fn of_flow(
         let name = rows.query.as_ref().map_or("", |query| query.name.as_str());
         plan.facts.extend(fact(name, &rows, &BASIC_INFORMATION));
         let order = i64::try_from(rows.query_start_row).unwrap_or(i64::MAX);
-        plan.parts.push(part(Collection::Rows, name.to_owned(), order, count(rows.total_rows)));
+        plan.parts.push(part(
+            Collection::Rows,
+            name.to_owned(),
+            order,
+            count(rows.total_rows),
+        ));
     } else if let Some(log) = decoded.log_message {
-        plan.parts.push(part(Collection::Logs, String::new(), log.id, log_rows(&log)));
+        plan.parts.push(part(
+            Collection::Logs,
+            String::new(),
+            log.id,
+            log_rows(&log),
+        ));
     } else if let Some(buffer) = decoded.file_buffer {
         let instance = instance(&message.session, &buffer).to_string();
         let order = i64::try_from(buffer.offset).unwrap_or(i64::MAX);
@@ -141,18 +168,32 @@ fn of_flow(
         (part.body, part.object) = without_data(key, id, buffer);
         plan.parts.push(part);
     } else if decoded.upload_transaction.is_some() {
-        plan.parts.push(part(Collection::Buffers, String::new(), 0, 0));
+        plan.parts
+            .push(part(Collection::Buffers, String::new(), 0, 0));
     } else if let Some(stats) = decoded.flow_stats {
-        if stats.flow_complete && !decoded.urgent && session_part.is_empty() && !crate::stats::is_unknown(&stats) {
+        if stats.flow_complete
+            && !decoded.urgent
+            && session_part.is_empty()
+            && !crate::stats::is_unknown(&stats)
+        {
             plan.markers.push(flow.clone());
         }
     } else {
-        return Err(("unknown_payload", format!("flow {flow}: a message without rows, logs, buffer or statistics")));
+        return Err((
+            "unknown_payload",
+            format!("flow {flow}: a message without rows, logs, buffer or statistics"),
+        ));
     }
     Ok(())
 }
 
-fn event(plan: &mut Plan, record: &Messages, id: ContentId, message: &AgentMessage, decoded: &VeloMessage) -> Result<(), Refusal> {
+fn event(
+    plan: &mut Plan,
+    record: &Messages,
+    id: ContentId,
+    message: &AgentMessage,
+    decoded: &VeloMessage,
+) -> Result<(), Refusal> {
     let (source, agent_us, size) = if let Some(rows) = &decoded.vql_response {
         let name = rows.query.as_ref().map_or("", |query| query.name.as_str());
         plan.facts.extend(fact(name, rows, &[CLIENT_INFO]));
@@ -160,7 +201,10 @@ fn event(plan: &mut Plan, record: &Messages, id: ContentId, message: &AgentMessa
     } else if let Some(log) = &decoded.log_message {
         (log.artifact.clone(), log.timestamp, log_rows(log))
     } else {
-        return Err(("unknown_payload", "a client event without rows or logs".to_owned()));
+        return Err((
+            "unknown_payload",
+            "a client event without rows or logs".to_owned(),
+        ));
     };
     let agent_us = i64::try_from(agent_us).unwrap_or(i64::MAX);
     plan.parts.push(Part {
@@ -178,8 +222,10 @@ fn event(plan: &mut Plan, record: &Messages, id: ContentId, message: &AgentMessa
 }
 
 const CLIENT_INFO: &str = "Server.Internal.ClientInfo";
-const BASIC_INFORMATION: [&str; 2] =
-    ["Generic.Client.Info/BasicInformation", "Custom.Generic.Client.Info/BasicInformation"];
+const BASIC_INFORMATION: [&str; 2] = [
+    "Generic.Client.Info/BasicInformation",
+    "Custom.Generic.Client.Info/BasicInformation",
+];
 
 /// The first row of a query that tells who a client is.
 fn fact(name: &str, rows: &VqlResponse, sources: &[&str]) -> Option<Fact> {
@@ -188,7 +234,10 @@ fn fact(name: &str, rows: &VqlResponse, sources: &[&str]) -> Option<Fact> {
     }
     let facts = first_row(rows)?;
     serde_json::from_str::<serde_json::Map<String, serde_json::Value>>(&facts).ok()?;
-    Some(Fact { source: name.to_owned(), facts })
+    Some(Fact {
+        source: name.to_owned(),
+        facts,
+    })
 }
 
 fn first_row(rows: &VqlResponse) -> Option<String> {
@@ -197,9 +246,13 @@ fn first_row(rows: &VqlResponse) -> Option<String> {
     let text = if rows.compressed_json_response.is_empty() {
         rows.jsonl_response.as_str()
     } else {
-        let size = usize::try_from(rows.uncompressed_size).ok().filter(|size| *size <= MOST)?;
+        let size = usize::try_from(rows.uncompressed_size)
+            .ok()
+            .filter(|size| *size <= MOST)?;
         let mut out = vec![0; size];
-        let n = libdeflater::Decompressor::new().zlib_decompress(&rows.compressed_json_response, &mut out).ok()?;
+        let n = libdeflater::Decompressor::new()
+            .zlib_decompress(&rows.compressed_json_response, &mut out)
+            .ok()?;
         out.truncate(n);
         inflated = String::from_utf8(out).ok()?;
         inflated.as_str()
@@ -217,20 +270,38 @@ fn log_rows(log: &LogMessage) -> u64 {
 }
 
 fn buffer_len(buffer: &FileBuffer) -> u64 {
-    let plain = if buffer.uncompressed_length > 0 { buffer.uncompressed_length } else { buffer.data.len() as u64 };
+    let plain = if buffer.uncompressed_length > 0 {
+        buffer.uncompressed_length
+    } else {
+        buffer.data.len() as u64
+    };
     plain.min(1 << 40)
 }
 
 /// Which upload a buffer belongs to. Upload numbers alone do not tell: a sparse read that fails
 /// half-way starts over as a plain one under the same number.
 fn instance(session: &str, buffer: &FileBuffer) -> ContentId {
-    let path = buffer.pathspec.as_ref().map(Message::encode_to_vec).unwrap_or_default();
+    let path = buffer
+        .pathspec
+        .as_ref()
+        .map(Message::encode_to_vec)
+        .unwrap_or_default();
     let number = buffer.upload_number.to_le_bytes();
-    ContentId::of(&[b"upload", session.as_bytes(), &number, &path, &[u8::from(buffer.is_sparse)]])
+    ContentId::of(&[
+        b"upload",
+        session.as_bytes(),
+        &number,
+        &path,
+        &[u8::from(buffer.is_sparse)],
+    ])
 }
 
 /// The buffer as a document, and its data as an object when it is large.
-fn without_data(key: &ClientKey, id: ContentId, mut buffer: FileBuffer) -> (Bytes, Option<(String, Bytes)>) {
+fn without_data(
+    key: &ClientKey,
+    id: ContentId,
+    mut buffer: FileBuffer,
+) -> (Bytes, Option<(String, Bytes)>) {
     if buffer.data.len() <= INLINE_BYTES {
         return (buffer.encode_to_vec().into(), None);
     }

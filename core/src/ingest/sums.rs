@@ -48,7 +48,14 @@ pub struct FlowSum {
 
 impl FlowSum {
     /// Counts a document, once.
-    pub fn add(&mut self, collection: Collection, id: ContentId, source: &str, order: i64, size: u64) {
+    pub fn add(
+        &mut self,
+        collection: Collection,
+        id: ContentId,
+        source: &str,
+        order: i64,
+        size: u64,
+    ) {
         if !self.ids.insert(id) {
             return;
         }
@@ -72,7 +79,8 @@ impl FlowSum {
         let ranges = self.ranges.entry(source.to_owned()).or_default();
         let end = start.saturating_add_unsigned(rows);
         let before = ranges.range(..=start).next_back();
-        let overlaps_before = before.is_some_and(|(at, (n, _))| at.saturating_add_unsigned(*n) > start || *at == start);
+        let overlaps_before = before
+            .is_some_and(|(at, (n, _))| at.saturating_add_unsigned(*n) > start || *at == start);
         let overlaps_after = ranges.range(start..end).next().is_some();
         self.ran_twice |= rows > 0 && (overlaps_before || overlaps_after);
         ranges.insert(start, (rows, id));
@@ -94,19 +102,31 @@ pub struct Sums {
 impl Sums {
     /// For a partition that was assigned at this server time; keeps about `most` flows in memory.
     pub fn new(group: Group, since_us: i64, most: usize) -> Self {
-        Self { group, flows: HashMap::new(), changed: BTreeSet::new(), since_us, most }
+        Self {
+            group,
+            flows: HashMap::new(),
+            changed: BTreeSet::new(),
+            since_us,
+            most,
+        }
     }
 
     /// Flows of the plan of which another worker may have stored something: their documents must
     /// be counted with [`Sums::load`] before the plan is.
     pub fn unknown(&self, key: &ClientKey, plan: &Plan) -> Vec<FlowId> {
         const SKEW_US: i64 = 120_000_000;
-        let flows: BTreeSet<_> = plan.parts.iter().filter_map(|part| part.flow.as_ref()).chain(&plan.markers).collect();
+        let flows: BTreeSet<_> = plan
+            .parts
+            .iter()
+            .filter_map(|part| part.flow.as_ref())
+            .chain(&plan.markers)
+            .collect();
         flows
             .into_iter()
             .filter(|flow| !self.flows.contains_key(&(key.clone(), (*flow).clone())))
             .filter(|flow| {
-                let began = crate::mac::seconds_of(flow).map_or(0, |seconds| i64::from(seconds) * 1_000_000);
+                let began = crate::mac::seconds_of(flow)
+                    .map_or(0, |seconds| i64::from(seconds) * 1_000_000);
                 began < self.since_us + SKEW_US
             })
             .cloned()
@@ -120,10 +140,25 @@ impl Sums {
 
     /// Counts what was written.
     pub fn written(&mut self, key: &ClientKey, plan: &Plan) {
-        for Part { collection, id, flow, source, order, size, .. } in &plan.parts {
+        for Part {
+            collection,
+            id,
+            flow,
+            source,
+            order,
+            size,
+            ..
+        } in &plan.parts
+        {
             let Some(flow) = flow else { continue };
             let place = (key.clone(), flow.clone());
-            self.flows.entry(place.clone()).or_default().add(*collection, *id, source, *order, *size);
+            self.flows.entry(place.clone()).or_default().add(
+                *collection,
+                *id,
+                source,
+                *order,
+                *size,
+            );
             self.changed.insert(place);
         }
         for flow in &plan.markers {
@@ -135,7 +170,9 @@ impl Sums {
 
     /// Whether a flow waits to be reported that must not wait: its marker was passed.
     pub fn urgent(&self) -> bool {
-        self.changed.iter().any(|place| self.flows.get(place).is_some_and(|sum| sum.marker))
+        self.changed
+            .iter()
+            .any(|place| self.flows.get(place).is_some_and(|sum| sum.marker))
     }
 
     /// Totals of every flow that changed. Nothing that led to them may be marked before they are
@@ -144,7 +181,9 @@ impl Sums {
         let changed = std::mem::take(&mut self.changed);
         let mut stored = Vec::with_capacity(changed.len());
         for place in changed {
-            let Some(sum) = self.flows.get(&place) else { continue };
+            let Some(sum) = self.flows.get(&place) else {
+                continue;
+            };
             let signed = |n: u64| i64::try_from(n).unwrap_or(i64::MAX);
             stored.push((
                 place.0.clone(),

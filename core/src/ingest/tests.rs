@@ -4,18 +4,28 @@
 
 use super::*;
 use bytes::Bytes;
-use nublar_schemas::agent::{FileBuffer, FlowStats, LogMessage, PathSpec, VeloMessage, VqlRequest, VqlResponse};
+use nublar_schemas::agent::{
+    FileBuffer, FlowStats, LogMessage, PathSpec, VeloMessage, VqlRequest, VqlResponse,
+};
 use nublar_schemas::records::{AgentMessage, Header, Messages, Stored};
 use prost::Message;
 
 const FLOW: &str = "F.DC2M4H5TA9T34";
 
 fn key() -> ClientKey {
-    ClientKey { org: "".parse().unwrap(), client: "C.dee8db84e4bcbdf1".parse().unwrap() }
+    ClientKey {
+        org: "".parse().unwrap(),
+        client: "C.dee8db84e4bcbdf1".parse().unwrap(),
+    }
 }
 
 fn record(messages: Vec<VeloMessage>) -> Messages {
-    let header = Header { client: key().client.to_string(), generation: 1, at_us: 1_795_514_940_000_000, ..Header::default() };
+    let header = Header {
+        client: key().client.to_string(),
+        generation: 1,
+        at_us: 1_795_514_940_000_000,
+        ..Header::default()
+    };
     let messages = messages
         .into_iter()
         .map(|message| AgentMessage {
@@ -31,7 +41,10 @@ fn rows(start: u64, n: u64, timestamp: u64) -> VeloMessage {
     VeloMessage {
         session_id: FLOW.into(),
         vql_response: Some(VqlResponse {
-            query: Some(VqlRequest { name: "A/S".into(), ..VqlRequest::default() }),
+            query: Some(VqlRequest {
+                name: "A/S".into(),
+                ..VqlRequest::default()
+            }),
             query_start_row: start,
             total_rows: n,
             timestamp,
@@ -43,15 +56,25 @@ fn rows(start: u64, n: u64, timestamp: u64) -> VeloMessage {
 }
 
 fn marker() -> VeloMessage {
-    let flow_stats = Some(FlowStats { flow_complete: true, ..FlowStats::default() });
-    VeloMessage { session_id: FLOW.into(), flow_stats, ..VeloMessage::default() }
+    let flow_stats = Some(FlowStats {
+        flow_complete: true,
+        ..FlowStats::default()
+    });
+    VeloMessage {
+        session_id: FLOW.into(),
+        flow_stats,
+        ..VeloMessage::default()
+    }
 }
 
 fn buffer(offset: u64, data: &[u8]) -> VeloMessage {
     VeloMessage {
         session_id: FLOW.into(),
         file_buffer: Some(FileBuffer {
-            pathspec: Some(PathSpec { path: "/etc/../x".into(), ..PathSpec::default() }),
+            pathspec: Some(PathSpec {
+                path: "/etc/../x".into(),
+                ..PathSpec::default()
+            }),
             offset,
             data: Bytes::copy_from_slice(data),
             data_length: data.len() as u64,
@@ -68,7 +91,9 @@ fn store(sums: &mut Sums, messages: Vec<VeloMessage>) -> Plan {
 }
 
 fn report(sums: &mut Sums) -> Option<Stored> {
-    sums.report(|_| Header::default()).pop().map(|(_, stored)| stored)
+    sums.report(|_| Header::default())
+        .pop()
+        .map(|(_, stored)| stored)
 }
 
 #[test]
@@ -78,7 +103,10 @@ fn a_message_counts_once_however_often_it_comes() {
     let again = store(&mut sums, vec![rows(5, 2, 2), rows(0, 5, 1)]);
     assert_eq!(first.parts[0], again.parts[1]);
     let stored = report(&mut sums).unwrap();
-    assert_eq!((stored.rows, stored.closing, stored.ran_twice), (7, false, false));
+    assert_eq!(
+        (stored.rows, stored.closing, stored.ran_twice),
+        (7, false, false)
+    );
     assert!(report(&mut sums).is_none(), "nothing changed since");
 }
 
@@ -105,16 +133,25 @@ fn rows_that_overlap_are_flagged_whatever_their_order() {
         assert!(report(&mut sums).unwrap().ran_twice);
     }
     let mut sums = Sums::new(Group::Results, 0, 100);
-    store(&mut sums, vec![rows(5, 5, 2), rows(0, 5, 1), rows(10, 1, 3)]);
+    store(
+        &mut sums,
+        vec![rows(5, 5, 2), rows(0, 5, 1), rows(10, 1, 3)],
+    );
     assert!(!report(&mut sums).unwrap().ran_twice);
 }
 
 #[test]
 fn large_data_goes_to_an_object_and_names_are_only_data() {
     let mut sums = Sums::new(Group::Uploads, 0, 100);
-    let plan = store(&mut sums, vec![buffer(0, &[7; 100_000]), buffer(100_000, b"end")]);
+    let plan = store(
+        &mut sums,
+        vec![buffer(0, &[7; 100_000]), buffer(100_000, b"end")],
+    );
     let (object, data) = plan.parts[0].object.clone().unwrap();
-    assert!(object.starts_with("uploads/root/") && !object.contains(".."), "{object}");
+    assert!(
+        object.starts_with("uploads/root/") && !object.contains(".."),
+        "{object}"
+    );
     assert_eq!(data.len(), 100_000);
     let document = FileBuffer::decode(plan.parts[0].body.clone()).unwrap();
     assert_eq!((document.reference, document.data.len()), (object, 0));
@@ -141,12 +178,23 @@ fn who_a_client_is_is_read_from_its_rows_and_events() {
     inner.query.as_mut().unwrap().name = "Generic.Client.Info/BasicInformation".into();
     let mut compressor = libdeflater::Compressor::new(libdeflater::CompressionLvl::default());
     let mut packed = vec![0; 200];
-    let n = compressor.zlib_compress(json.as_bytes(), &mut packed).unwrap();
+    let n = compressor
+        .zlib_compress(json.as_bytes(), &mut packed)
+        .unwrap();
     packed.truncate(n);
-    (inner.jsonl_response, inner.compressed_json_response, inner.uncompressed_size) =
-        (String::new(), packed.into(), json.len() as u64);
+    (
+        inner.jsonl_response,
+        inner.compressed_json_response,
+        inner.uncompressed_size,
+    ) = (String::new(), packed.into(), json.len() as u64);
     let info = plan(&key(), &record(vec![response.clone()]));
-    assert_eq!(info.facts, [Fact { source: "Generic.Client.Info/BasicInformation".into(), facts: json.trim().into() }]);
+    assert_eq!(
+        info.facts,
+        [Fact {
+            source: "Generic.Client.Info/BasicInformation".into(),
+            facts: json.trim().into()
+        }]
+    );
 
     let mut event = rows(0, 1, 1_795_514_940_000_000);
     event.session_id = "F.Monitoring".into();
@@ -155,14 +203,31 @@ fn who_a_client_is_is_read_from_its_rows_and_events() {
     inner.jsonl_response = "{\"hostname\":\"vm\"}\n".into();
     let info = plan(&key(), &record(vec![event]));
     assert_eq!(info.facts.len(), 1);
-    assert_eq!((info.parts[0].collection, info.parts[0].week), (Collection::Events, Some(2968)));
+    assert_eq!(
+        (info.parts[0].collection, info.parts[0].week),
+        (Collection::Events, Some(2968))
+    );
 }
 
 #[test]
 fn what_cannot_be_stored_is_refused_alone() {
-    let mut messages = record(vec![rows(0, 1, 1), VeloMessage { session_id: FLOW.into(), ..VeloMessage::default() }]);
-    messages.messages.push(AgentMessage { session: FLOW.into(), bytes: Bytes::from_static(&[0xff]), object: None });
-    messages.messages.push(AgentMessage { session: "F.Status".into(), bytes: Bytes::new(), object: None });
+    let mut messages = record(vec![
+        rows(0, 1, 1),
+        VeloMessage {
+            session_id: FLOW.into(),
+            ..VeloMessage::default()
+        },
+    ]);
+    messages.messages.push(AgentMessage {
+        session: FLOW.into(),
+        bytes: Bytes::from_static(&[0xff]),
+        object: None,
+    });
+    messages.messages.push(AgentMessage {
+        session: "F.Status".into(),
+        bytes: Bytes::new(),
+        object: None,
+    });
     let plan = plan(&key(), &messages);
     assert_eq!(plan.parts.len(), 1);
     let reasons: Vec<_> = plan.refused.iter().map(|refused| refused.reason).collect();
@@ -174,8 +239,18 @@ fn only_flows_that_may_have_been_here_before_are_counted_anew() {
     let began = i64::from(crate::mac::seconds_of(&FLOW.parse().unwrap()).unwrap()) * 1_000_000;
     let one = plan(&key(), &record(vec![rows(0, 1, 1)]));
     let hour = 3_600_000_000;
-    assert_eq!(Sums::new(Group::Results, began + hour, 9).unknown(&key(), &one).len(), 1);
-    assert_eq!(Sums::new(Group::Results, began - hour, 9).unknown(&key(), &one).len(), 0);
+    assert_eq!(
+        Sums::new(Group::Results, began + hour, 9)
+            .unknown(&key(), &one)
+            .len(),
+        1
+    );
+    assert_eq!(
+        Sums::new(Group::Results, began - hour, 9)
+            .unknown(&key(), &one)
+            .len(),
+        0
+    );
     let mut loaded = Sums::new(Group::Results, began + hour, 9);
     let mut sum = FlowSum::default();
     sum.add(Collection::Rows, one.parts[0].id, "A/S", 0, 1);
@@ -187,8 +262,17 @@ fn only_flows_that_may_have_been_here_before_are_counted_anew() {
 
 #[test]
 fn log_lines_count_by_their_number() {
-    let log = LogMessage { id: 3, number_of_rows: 4, jsonl: "{}\n".repeat(4), ..LogMessage::default() };
-    let message = VeloMessage { session_id: FLOW.into(), log_message: Some(log), ..VeloMessage::default() };
+    let log = LogMessage {
+        id: 3,
+        number_of_rows: 4,
+        jsonl: "{}\n".repeat(4),
+        ..LogMessage::default()
+    };
+    let message = VeloMessage {
+        session_id: FLOW.into(),
+        log_message: Some(log),
+        ..VeloMessage::default()
+    };
     let plan = plan(&key(), &record(vec![message]));
     assert_eq!((plan.parts[0].order, plan.parts[0].size), (3, 4));
 }

@@ -5,7 +5,8 @@ use crate::world::World;
 use bytes::Bytes;
 use nublar_core::ids::{ClientId, ClientKey, OrgId};
 use nublar_schemas::agent::{
-    FileBuffer, FlowStats, PathSpec, VeloMessage, VeloStatus, VqlRequest, VqlResponse, velo_status::ReturnedStatus,
+    FileBuffer, FlowStats, PathSpec, VeloMessage, VeloStatus, VqlRequest, VqlResponse,
+    velo_status::ReturnedStatus,
 };
 use prost::Message;
 use std::collections::{BTreeMap, VecDeque};
@@ -59,7 +60,10 @@ impl Agent {
     pub fn new(n: u8) -> Self {
         let client = ClientId::from_bytes([0, 0, 0, 0, 0, 0, 0, n]);
         Self {
-            key: ClientKey { org: OrgId::root(), client },
+            key: ClientKey {
+                org: OrgId::root(),
+                client,
+            },
             session: [n; 16],
             incarnation: 0,
             enrolled: false,
@@ -89,7 +93,10 @@ impl Agent {
     }
 
     pub fn is_idle(&self) -> bool {
-        self.running.is_empty() && self.queue.is_empty() && self.urgent.is_empty() && self.post.is_none()
+        self.running.is_empty()
+            && self.queue.is_empty()
+            && self.urgent.is_empty()
+            && self.post.is_none()
     }
 
     pub fn step(world: &mut World, n: usize) {
@@ -152,18 +159,28 @@ impl Agent {
         let frontend = world.dice.below(world.frontends.len());
         world.agents[n].post = Some((frontend, number, urgent, take));
         world.agents[n].posted_at = world.now;
-        let body = Body { agent: n, number, messages };
+        let body = Body {
+            agent: n,
+            number,
+            messages,
+        };
         if world.mishap(8) {
             // A proxy repeats the POST.
-            world.frontends[frontend].posts.push(crate::frontend::Post::new(body.clone()));
+            world.frontends[frontend]
+                .posts
+                .push(crate::frontend::Post::new(body.clone()));
         }
-        world.frontends[frontend].posts.push(crate::frontend::Post::new(body));
+        world.frontends[frontend]
+            .posts
+            .push(crate::frontend::Post::new(body));
     }
 
     /// The answer to a POST. A 406 commits what it held as well.
     pub fn answered(world: &mut World, n: usize, frontend: usize, number: u64, status: u16) {
         let agent = &mut world.agents[n];
-        let Some((at, of, urgent, take)) = agent.post else { return };
+        let Some((at, of, urgent, take)) = agent.post else {
+            return;
+        };
         if (at, of) != (frontend, number) {
             return;
         }
@@ -171,7 +188,11 @@ impl Agent {
         if status == 503 {
             return;
         }
-        let queue = if urgent { &mut agent.urgent } else { &mut agent.queue };
+        let queue = if urgent {
+            &mut agent.urgent
+        } else {
+            &mut agent.queue
+        };
         let gone: Vec<_> = queue.drain(..take).collect();
         if status == 200 {
             agent.committed.extend(gone);
@@ -203,7 +224,8 @@ impl Agent {
 
     fn start(world: &mut World, n: usize, flow: String) {
         let agent = &world.agents[n];
-        let known = agent.running.contains_key(&flow) || agent.finished.iter().any(|(known, _)| *known == flow);
+        let known = agent.running.contains_key(&flow)
+            || agent.finished.iter().any(|(known, _)| *known == flow);
         if known || world.truth.lived.contains(&flow) {
             world.violation(format!("{flow} was delivered twice"));
             return;
@@ -211,7 +233,15 @@ impl Agent {
         let left = world.dice.below(4);
         let agent = &mut world.agents[n];
         *agent.runs.entry(flow.clone()).or_default() += 1;
-        agent.running.insert(flow, Running { left, rows: 0, bytes: 0, told: false });
+        agent.running.insert(
+            flow,
+            Running {
+                left,
+                rows: 0,
+                bytes: 0,
+                told: false,
+            },
+        );
     }
 
     /// A running flow goes on: statistics first, then rows and buffers, then the marker.
@@ -220,9 +250,18 @@ impl Agent {
         let rows = 1 + world.dice.below(3) as u64;
         let upload = world.dice.percent(40);
         let agent = &mut world.agents[n];
-        let Some(flow) = agent.running.keys().nth(nth.min(agent.running.len().saturating_sub(1))).cloned() else { return };
+        let Some(flow) = agent
+            .running
+            .keys()
+            .nth(nth.min(agent.running.len().saturating_sub(1)))
+            .cloned()
+        else {
+            return;
+        };
         let run = u64::from(agent.runs[&flow]) * 1_000 + u64::from(agent.incarnation) * 100_000;
-        let Some(state) = agent.running.get_mut(&flow) else { return };
+        let Some(state) = agent.running.get_mut(&flow) else {
+            return;
+        };
         if !state.told {
             state.told = true;
             let stats = stats(ReturnedStatus::Progress, state, false);
@@ -257,10 +296,14 @@ impl Agent {
     }
 
     fn cancel(&mut self, flow: &str) {
-        let Some(state) = self.running.get(flow) else { return };
+        let Some(state) = self.running.get(flow) else {
+            return;
+        };
         let stats = stats(ReturnedStatus::GenericError, state, true);
         // What a POST holds that is under way is not dropped.
-        let held = self.post.map_or(0, |(_, _, urgent, take)| if urgent { 0 } else { take });
+        let held = self
+            .post
+            .map_or(0, |(_, _, urgent, take)| if urgent { 0 } else { take });
         let mut place = 0;
         self.queue.retain(|sent| {
             place += 1;
@@ -273,19 +316,41 @@ impl Agent {
         if let Some(state) = self.running.get(flow) {
             return stats(ReturnedStatus::Progress, state, false);
         }
-        let told = self.finished.iter().find(|(known, _)| known == flow).map(|(_, told)| told.clone());
+        let told = self
+            .finished
+            .iter()
+            .find(|(known, _)| known == flow)
+            .map(|(_, told)| told.clone());
         let unknown = || FlowStats {
-            query_status: vec![VeloStatus { status: ReturnedStatus::UnknownFlow.into(), ..VeloStatus::default() }],
+            query_status: vec![VeloStatus {
+                status: ReturnedStatus::UnknownFlow.into(),
+                ..VeloStatus::default()
+            }],
             flow_complete: true,
             ..FlowStats::default()
         };
-        VeloMessage { flow_stats: Some(told.unwrap_or_else(unknown)), ..VeloMessage::default() }
+        VeloMessage {
+            flow_stats: Some(told.unwrap_or_else(unknown)),
+            ..VeloMessage::default()
+        }
     }
 
     fn push(&mut self, flow: &str, urgent: bool, message: VeloMessage) {
-        let message = VeloMessage { session_id: flow.to_owned(), urgent, ..message };
-        let sent = Sent { session: flow.to_owned(), urgent, bytes: message.encode_to_vec().into() };
-        if urgent { self.urgent.push_back(sent) } else { self.queue.push_back(sent) }
+        let message = VeloMessage {
+            session_id: flow.to_owned(),
+            urgent,
+            ..message
+        };
+        let sent = Sent {
+            session: flow.to_owned(),
+            urgent,
+            bytes: message.encode_to_vec().into(),
+        };
+        if urgent {
+            self.urgent.push_back(sent)
+        } else {
+            self.queue.push_back(sent)
+        }
     }
 }
 
@@ -297,28 +362,47 @@ fn stats(status: ReturnedStatus, of: &Running, complete: bool) -> VeloMessage {
         uploaded_files: i64::from(of.bytes > 0),
         ..VeloStatus::default()
     };
-    let flow_stats = FlowStats { query_status: vec![status], flow_complete: complete, ..FlowStats::default() };
-    VeloMessage { flow_stats: Some(flow_stats), ..VeloMessage::default() }
+    let flow_stats = FlowStats {
+        query_status: vec![status],
+        flow_complete: complete,
+        ..FlowStats::default()
+    };
+    VeloMessage {
+        flow_stats: Some(flow_stats),
+        ..VeloMessage::default()
+    }
 }
 
 fn response(start: u64, rows: u64, timestamp: u64) -> VeloMessage {
     let vql_response = VqlResponse {
-        query: Some(VqlRequest { name: "A".to_owned(), ..VqlRequest::default() }),
+        query: Some(VqlRequest {
+            name: "A".to_owned(),
+            ..VqlRequest::default()
+        }),
         query_start_row: start,
         total_rows: rows,
         timestamp,
         ..VqlResponse::default()
     };
-    VeloMessage { vql_response: Some(vql_response), ..VeloMessage::default() }
+    VeloMessage {
+        vql_response: Some(vql_response),
+        ..VeloMessage::default()
+    }
 }
 
 fn buffer(offset: u64) -> VeloMessage {
     let file_buffer = FileBuffer {
-        pathspec: Some(PathSpec { path: "/f".to_owned(), ..PathSpec::default() }),
+        pathspec: Some(PathSpec {
+            path: "/f".to_owned(),
+            ..PathSpec::default()
+        }),
         offset,
         data: Bytes::from_static(b"0123456789"),
         data_length: 10,
         ..FileBuffer::default()
     };
-    VeloMessage { file_buffer: Some(file_buffer), ..VeloMessage::default() }
+    VeloMessage {
+        file_buffer: Some(file_buffer),
+        ..VeloMessage::default()
+    }
 }

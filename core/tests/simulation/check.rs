@@ -35,7 +35,12 @@ pub fn at_the_end(world: &World) -> Result<usize, Violation> {
                     return Err(format!("{flow} is an error without a reason"));
                 }
             }
-            other => return Err(format!("{flow} is stuck in {other:?}: {}", document["status"])),
+            other => {
+                return Err(format!(
+                    "{flow} is stuck in {other:?}: {}",
+                    document["status"]
+                ));
+            }
         }
         if document["ran_twice"] == true {
             return Err(format!("{flow} ran twice"));
@@ -59,7 +64,10 @@ fn committed_is_stored(world: &World) -> Result<(), Violation> {
             }
             let id = message_id(&agent.key, 1, &sent.session, &sent.bytes).to_string();
             if !world.index.parts.contains_key(&id) {
-                return Err(format!("a message of {} was answered 200 and is not stored", sent.session));
+                return Err(format!(
+                    "a message of {} was answered 200 and is not stored",
+                    sent.session
+                ));
             }
         }
     }
@@ -69,23 +77,39 @@ fn committed_is_stored(world: &World) -> Result<(), Violation> {
 /// FINISHED means stored: exactly what the agent reports.
 fn whole(world: &World, flow: &str, document: &Value) -> Result<(), Violation> {
     let sum = |of: Collection| {
-        let parts = world.index.parts.values().filter(|part| part.flow.as_ref().is_some_and(|id| id.as_str() == flow));
-        parts.filter(|part| part.collection == of).map(|part| part.size).sum::<u64>()
+        let parts = world
+            .index
+            .parts
+            .values()
+            .filter(|part| part.flow.as_ref().is_some_and(|id| id.as_str() == flow));
+        parts
+            .filter(|part| part.collection == of)
+            .map(|part| part.size)
+            .sum::<u64>()
     };
     let (rows, bytes) = (sum(Collection::Rows), sum(Collection::Buffers));
-    let reported = (document["reported"]["rows"].as_u64().unwrap(), document["reported"]["bytes"].as_u64().unwrap());
+    let reported = (
+        document["reported"]["rows"].as_u64().unwrap(),
+        document["reported"]["bytes"].as_u64().unwrap(),
+    );
     if (rows, bytes) != reported {
-        return Err(format!("{flow} is finished with {rows} rows, {bytes} bytes stored of {reported:?}"));
+        return Err(format!(
+            "{flow} is finished with {rows} rows, {bytes} bytes stored of {reported:?}"
+        ));
     }
     if document["total_collected_rows"].as_u64() != Some(rows) {
-        return Err(format!("{flow} shows {} of {rows} rows", document["total_collected_rows"]));
+        return Err(format!(
+            "{flow} shows {} of {rows} rows",
+            document["total_collected_rows"]
+        ));
     }
     Ok(())
 }
 
 /// Exactly one completion per flow, by its id, and never for what was not stored.
 fn announced_once(world: &World) -> Result<(), Violation> {
-    let mut completions: BTreeMap<&str, Vec<&nublar_schemas::records::Notification>> = BTreeMap::new();
+    let mut completions: BTreeMap<&str, Vec<&nublar_schemas::records::Notification>> =
+        BTreeMap::new();
     for news in &world.log.news {
         if let Notifications::Notification(news) = news
             && news.kind == "flow_completion"
@@ -95,9 +119,15 @@ fn announced_once(world: &World) -> Result<(), Violation> {
     }
     for flow in world.truth.flows.keys() {
         let Some(told) = completions.get(flow.as_str()) else {
-            return Err(format!("{flow} was never announced: {:?}", document(world, flow).map(|d| d["status"].clone())));
+            return Err(format!(
+                "{flow} was never announced: {:?}",
+                document(world, flow).map(|d| d["status"].clone())
+            ));
         };
-        if told.iter().any(|news| news.id != told[0].id || news.body != told[0].body) {
+        if told
+            .iter()
+            .any(|news| news.id != told[0].id || news.body != told[0].body)
+        {
             return Err(format!("{flow} was announced twice, differently"));
         }
     }
@@ -114,8 +144,13 @@ fn projection_is_the_topic(world: &World) -> Result<(), Violation> {
         }
     }
     for (id, document) in &world.index.documents {
-        if rebuilt.get(id.as_str()).is_none_or(|other| other.body != document.body) {
-            return Err(format!("the index holds another document of {id} than the topic"));
+        if rebuilt
+            .get(id.as_str())
+            .is_none_or(|other| other.body != document.body)
+        {
+            return Err(format!(
+                "the index holds another document of {id} than the topic"
+            ));
         }
     }
     Ok(())

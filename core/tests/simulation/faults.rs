@@ -52,14 +52,24 @@ pub fn for_any_attempt(world: &World, seen: &mut FlowStatsSeen) {
         let hash = ContentId::of(&[b"once", flow.as_bytes(), &attempt.to_le_bytes()]);
         let mut tell = [0; 4];
         tell.copy_from_slice(&hash.as_bytes()[..4]);
-        world.keys.flow_id(&key, 1, i64::from(seconds_of(&id).unwrap()) * 1_000_000, tell).to_string()
+        world
+            .keys
+            .flow_id(
+                &key,
+                1,
+                i64::from(seconds_of(&id).unwrap()) * 1_000_000,
+                tell,
+            )
+            .to_string()
     };
     let flows: Vec<_> = world.truth.flows.keys().cloned().collect();
     for item in &mut seen.stats {
         for flow in &flows {
             if (1..20).any(|attempt| once(flow, attempt) == item.session) {
                 let newest = world.log.tasks.iter().rev().find_map(|task| match task {
-                    nublar_schemas::records::Tasks::Offer(offer) if offer.flow_id == *flow => Some(offer.attempt),
+                    nublar_schemas::records::Tasks::Offer(offer) if offer.flow_id == *flow => {
+                        Some(offer.attempt)
+                    }
                     _ => None,
                 });
                 item.session = once(flow, newest.unwrap_or(1));

@@ -39,7 +39,14 @@ impl Foremen {
             last_tick: 0,
             left: 0,
         };
-        Self { config, owner, zombies: Vec::new(), mark: 0, snapshots: Vec::new(), takeovers: 1 }
+        Self {
+            config,
+            owner,
+            zombies: Vec::new(),
+            mark: 0,
+            snapshots: Vec::new(),
+            takeovers: 1,
+        }
     }
 
     /// Records that the owner has not answered.
@@ -63,14 +70,17 @@ impl Foremen {
             }
             return;
         }
-        let mut owner = std::mem::replace(&mut world.foremen.owner, Foreman {
-            fold: Fold::new(world.foremen.config.clone()),
-            next: 0,
-            epoch: 0,
-            out: VecDeque::new(),
-            last_tick: 0,
-            left: 0,
-        });
+        let mut owner = std::mem::replace(
+            &mut world.foremen.owner,
+            Foreman {
+                fold: Fold::new(world.foremen.config.clone()),
+                next: 0,
+                epoch: 0,
+                out: VecDeque::new(),
+                last_tick: 0,
+                left: 0,
+            },
+        );
         Self::advance(world, &mut owner);
         if owner.out.is_empty() {
             world.foremen.mark = owner.next;
@@ -92,7 +102,10 @@ impl Foremen {
             foreman.last_tick = world.now;
             if foreman.fold.timer_armed() {
                 let tick = Tick {
-                    header: Header { at_us: world.wall_us(), ..Header::default() },
+                    header: Header {
+                        at_us: world.wall_us(),
+                        ..Header::default()
+                    },
                     epoch: foreman.epoch,
                     elapsed_ms: elapsed.min(5_000) as i64,
                     wall_us: world.wall_us(),
@@ -101,7 +114,9 @@ impl Foremen {
                 return;
             }
         }
-        let Some(record) = world.log.scheduling.get(foreman.next).cloned() else { return };
+        let Some(record) = world.log.scheduling.get(foreman.next).cloned() else {
+            return;
+        };
         let record = disturb(world, record);
         let outputs = foreman.fold.apply(version(1, foreman.next as u64), &record);
         foreman.out = outputs.into();
@@ -109,7 +124,12 @@ impl Foremen {
             complete_by_timer(&record, foreman);
         }
         if world.fault == Some(Fault::TwoDocuments) {
-            let twice: Vec<_> = foreman.out.iter().filter(|output| matches!(output, Output::State(_))).cloned().collect();
+            let twice: Vec<_> = foreman
+                .out
+                .iter()
+                .filter(|output| matches!(output, Output::State(_)))
+                .cloned()
+                .collect();
             for output in twice {
                 if let Output::State(mut document) = output {
                     document.body = document.body.replace("\"attempt\":1", "\"attempt\":0");
@@ -123,7 +143,13 @@ impl Foremen {
     /// Another foreman takes the partition over; the old one does not know yet.
     pub fn take_over(world: &mut World) {
         let mark = world.foremen.mark;
-        let usable = world.foremen.snapshots.iter().rev().find(|(next, _)| *next <= mark).cloned();
+        let usable = world
+            .foremen
+            .snapshots
+            .iter()
+            .rev()
+            .find(|(next, _)| *next <= mark)
+            .cloned();
         let config = world.foremen.config.clone();
         let (mut fold, from) = match usable {
             Some((next, state)) => (Fold::restore(config, LOGIC, &state).unwrap(), next),
@@ -138,14 +164,24 @@ impl Foremen {
             // Silent about what the predecessor had read, too.
             let read = world.foremen.owner.next;
             for offset in mark..read {
-                fold.apply(version(1, offset as u64), &world.log.scheduling[offset].clone());
+                fold.apply(
+                    version(1, offset as u64),
+                    &world.log.scheduling[offset].clone(),
+                );
             }
             next = read;
         }
         world.foremen.takeovers += 1;
         let epoch = world.foremen.takeovers;
         let last_tick = world.now;
-        let new = Foreman { fold, next, epoch, out: VecDeque::new(), last_tick, left: 0 };
+        let new = Foreman {
+            fold,
+            next,
+            epoch,
+            out: VecDeque::new(),
+            last_tick,
+            left: 0,
+        };
         let mut old = std::mem::replace(&mut world.foremen.owner, new);
         old.left = world.dice.below(30);
         world.foremen.zombies.push(old);
@@ -157,7 +193,11 @@ fn put_out(world: &mut World, output: Output) {
         Output::Task(task) => world.log.tasks.push(task),
         Output::State(document) => {
             let id = document.id.clone();
-            let newest = world.index.documents.get(&id).map_or(0, |known| known.version);
+            let newest = world
+                .index
+                .documents
+                .get(&id)
+                .map_or(0, |known| known.version);
             if document.version == newest {
                 let known = &world.index.documents[&id];
                 if known.body != document.body {
@@ -199,17 +239,37 @@ fn disturb(world: &mut World, record: Scheduling) -> Scheduling {
 
 /// Says that a flow is complete as soon as its agent does, stored or not.
 fn complete_by_timer(record: &Scheduling, foreman: &mut Foreman) {
-    let Scheduling::FlowStatsSeen(seen) = record else { return };
-    let Ok(key) = ClientKey::of(&seen.header) else { return };
+    let Scheduling::FlowStatsSeen(seen) = record else {
+        return;
+    };
+    let Ok(key) = ClientKey::of(&seen.header) else {
+        return;
+    };
     for item in &seen.stats {
-        let stats = <nublar_schemas::agent::FlowStats as prost::Message>::decode(item.bytes.clone()).unwrap();
+        let stats =
+            <nublar_schemas::agent::FlowStats as prost::Message>::decode(item.bytes.clone())
+                .unwrap();
         if stats.flow_complete && !nublar_core::stats::is_unknown(&stats) {
             let body = "{\"state\":\"FINISHED\"}".to_owned();
-            let id = nublar_core::ids::ContentId::of(&[b"flow_completion", b"", &key.client.to_bytes(), item.session.as_bytes()]);
+            let id = nublar_core::ids::ContentId::of(&[
+                b"flow_completion",
+                b"",
+                &key.client.to_bytes(),
+                item.session.as_bytes(),
+            ]);
             let id = id.as_bytes().to_vec().into();
             let header = seen.header.clone();
             let kind = "flow_completion".to_owned();
-            foreman.out.push_front(Output::Notify(Notification { header, id, kind, subject: item.session.clone(), body }.into()));
+            foreman.out.push_front(Output::Notify(
+                Notification {
+                    header,
+                    id,
+                    kind,
+                    subject: item.session.clone(),
+                    body,
+                }
+                .into(),
+            ));
         }
     }
 }

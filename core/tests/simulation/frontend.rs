@@ -8,7 +8,8 @@ use nublar_core::ids::ClientKey;
 use nublar_core::stats::is_unknown;
 use nublar_schemas::agent::VeloMessage;
 use nublar_schemas::records::{
-    AgentMessage, CheckIn, Claim, FlowStatsSeen, Messages, Scheduling, SeenStats, Tasks, Unsent, Unsure,
+    AgentMessage, CheckIn, Claim, FlowStatsSeen, Messages, Scheduling, SeenStats, Tasks, Unsent,
+    Unsure,
 };
 use prost::Message;
 use std::collections::VecDeque;
@@ -34,7 +35,10 @@ pub struct Post {
 
 impl Post {
     pub fn new(body: Body) -> Self {
-        Self { body, appends: None }
+        Self {
+            body,
+            appends: None,
+        }
     }
 }
 
@@ -72,7 +76,11 @@ impl Frontend {
     /// Killed and started: it tails `tasks` from then on.
     pub fn restart(&mut self) {
         let starts = self.starts + 1;
-        *self = Self { starts, next: usize::MAX, ..Self::new(self.number) };
+        *self = Self {
+            starts,
+            next: usize::MAX,
+            ..Self::new(self.number)
+        };
         self.delivery = Delivery::new(DeliveryConfig::new(self.name()));
     }
 
@@ -85,7 +93,11 @@ impl Frontend {
         if frontend.next == usize::MAX {
             frontend.next = world.log.tasks.len();
         }
-        frontend.known = frontend.known.max(if world.dice.percent(60) { world.log.registry.len() } else { 0 });
+        frontend.known = frontend.known.max(if world.dice.percent(60) {
+            world.log.registry.len()
+        } else {
+            0
+        });
         match world.dice.below(3) {
             0 => Self::read_task(world, n),
             1 => Self::act(world, n),
@@ -98,7 +110,11 @@ impl Frontend {
     fn queue(world: &mut World, n: usize, acts: Vec<Act>) {
         for act in acts {
             match act {
-                Act::Answer { client, poll, items } => Self::answer(world, n, &client, poll, items),
+                Act::Answer {
+                    client,
+                    poll,
+                    items,
+                } => Self::answer(world, n, &client, poll, items),
                 Act::End { client, poll } => Self::hand_over(world, n, &client, poll, Vec::new()),
                 other => world.frontends[n].pending.push_back(other),
             }
@@ -106,13 +122,25 @@ impl Frontend {
     }
 
     fn read_task(world: &mut World, n: usize) {
-        let Some(task) = world.log.tasks.get(world.frontends[n].next).cloned() else { return };
+        let Some(task) = world.log.tasks.get(world.frontends[n].next).cloned() else {
+            return;
+        };
         world.frontends[n].next += 1;
         if let (Some(Fault::DeliverBeforeGrant), Tasks::Offer(offer)) = (world.fault, &task) {
             let key = ClientKey::of(&offer.header).unwrap();
-            let open = world.frontends[n].polls.iter().find(|(client, _, _)| *client == key).cloned();
+            let open = world.frontends[n]
+                .polls
+                .iter()
+                .find(|(client, _, _)| *client == key)
+                .cloned();
             if let Some((client, agent, poll)) = open {
-                Agent::given(world, agent, n, poll, vec![Given::Run(offer.flow_id.clone())]);
+                Agent::given(
+                    world,
+                    agent,
+                    n,
+                    poll,
+                    vec![Given::Run(offer.flow_id.clone())],
+                );
                 let acts = world.frontends[n].delivery.close(&client, poll, world.now);
                 Self::queue(world, n, acts);
             }
@@ -124,14 +152,23 @@ impl Frontend {
     /// An agent polls. With another poll of its own still open, the older one ends.
     pub fn poll(world: &mut World, n: usize, agent: usize, number: i64) {
         let key = world.agents[agent].key.clone();
-        let poll = Poll { number, session: world.agents[agent].session, table_version: 0, generation: 1 };
-        world.frontends[n].polls.retain(|(client, _, _)| *client != key);
+        let poll = Poll {
+            number,
+            session: world.agents[agent].session,
+            table_version: 0,
+            generation: 1,
+        };
+        world.frontends[n]
+            .polls
+            .retain(|(client, _, _)| *client != key);
         world.frontends[n].polls.push((key.clone(), agent, number));
         let acts = world.frontends[n].delivery.open(&key, poll, world.now);
         Self::queue(world, n, acts);
         if world.mishap(10) {
             // The agent leaves at once, and it is seen.
-            world.frontends[n].polls.retain(|(client, _, _)| *client != key);
+            world.frontends[n]
+                .polls
+                .retain(|(client, _, _)| *client != key);
             let acts = world.frontends[n].delivery.close(&key, number, world.now);
             Self::hand_over(world, n, &key, number, Vec::new());
             Self::queue(world, n, acts);
@@ -141,7 +178,9 @@ impl Frontend {
     /// The time of a poll is over: it ends with nothing.
     pub fn end_poll(world: &mut World, n: usize, agent: usize, number: i64) {
         let key = world.agents[agent].key.clone();
-        world.frontends[n].polls.retain(|(client, _, of)| *client != key || *of != number);
+        world.frontends[n]
+            .polls
+            .retain(|(client, _, of)| *client != key || *of != number);
         let acts = world.frontends[n].delivery.close(&key, number, world.now);
         Self::queue(world, n, acts);
     }
@@ -149,13 +188,20 @@ impl Frontend {
     fn answer(world: &mut World, n: usize, client: &ClientKey, poll: i64, items: Vec<Item>) {
         let unsure = world.mishap(8);
         let unsent = !unsure && world.mishap(6);
-        let arrives = if unsure { world.dice.percent(50) } else { !unsent && !world.mishap(8) };
+        let arrives = if unsure {
+            world.dice.percent(50)
+        } else {
+            !unsent && !world.mishap(8)
+        };
         if arrives {
             let given = items.iter().map(|item| match item {
                 Item::Task { flow, .. } => Given::Run(flow.clone()),
-                Item::Ask(pairs) => {
-                    Given::Ask(pairs.iter().flat_map(|pair| [pair.once.clone(), pair.flow_id.clone()]).collect())
-                }
+                Item::Ask(pairs) => Given::Ask(
+                    pairs
+                        .iter()
+                        .flat_map(|pair| [pair.once.clone(), pair.flow_id.clone()])
+                        .collect(),
+                ),
                 Item::Cancel(flow) => Given::Cancel(flow.clone()),
             });
             // Side by side on the agent: in any order.
@@ -165,13 +211,17 @@ impl Frontend {
             Self::hand_over(world, n, client, poll, given);
         }
         if unsure || unsent {
-            let acts = world.frontends[n].delivery.failed(client, poll, items, unsure, world.now);
+            let acts = world.frontends[n]
+                .delivery
+                .failed(client, poll, items, unsure, world.now);
             Self::queue(world, n, acts);
         }
     }
 
     fn hand_over(world: &mut World, n: usize, client: &ClientKey, poll: i64, given: Vec<Given>) {
-        world.frontends[n].polls.retain(|(known, _, number)| known != client || *number != poll);
+        world.frontends[n]
+            .polls
+            .retain(|(known, _, number)| known != client || *number != poll);
         if let Some(agent) = world.agents.iter().position(|agent| agent.key == *client) {
             Agent::given(world, agent, n, poll, given);
         }
@@ -179,28 +229,85 @@ impl Frontend {
 
     /// Appends one record that delivery wants.
     fn act(world: &mut World, n: usize) {
-        let Some(act) = world.frontends[n].pending.pop_front() else { return };
+        let Some(act) = world.frontends[n].pending.pop_front() else {
+            return;
+        };
         let name = world.frontends[n].name();
         let failed = world.mishap(10);
         let happened = !failed || world.dice.percent(50);
         let (key, record): (_, Scheduling) = match &act {
             Act::CheckIn(client) => {
                 let header = world.header(client, &name);
-                let agent = world.agents.iter().find(|agent| agent.key == *client).unwrap();
+                let agent = world
+                    .agents
+                    .iter()
+                    .find(|agent| agent.key == *client)
+                    .unwrap();
                 let session_key = agent.session.to_vec().into();
-                (client, CheckIn { header, session_key, table_version: 0, address: String::new() }.into())
+                (
+                    client,
+                    CheckIn {
+                        header,
+                        session_key,
+                        table_version: 0,
+                        address: String::new(),
+                    }
+                    .into(),
+                )
             }
-            Act::Claim { client, flow, attempt, poll } => {
+            Act::Claim {
+                client,
+                flow,
+                attempt,
+                poll,
+            } => {
                 let header = world.header(client, &name);
-                (client, Claim { header, flow_id: flow.clone(), attempt: *attempt, poll: *poll }.into())
+                (
+                    client,
+                    Claim {
+                        header,
+                        flow_id: flow.clone(),
+                        attempt: *attempt,
+                        poll: *poll,
+                    }
+                    .into(),
+                )
             }
-            Act::Unsent { client, flow, attempt, poll } => {
+            Act::Unsent {
+                client,
+                flow,
+                attempt,
+                poll,
+            } => {
                 let header = world.header(client, &name);
-                (client, Unsent { header, flow_id: flow.clone(), attempt: *attempt, poll: *poll }.into())
+                (
+                    client,
+                    Unsent {
+                        header,
+                        flow_id: flow.clone(),
+                        attempt: *attempt,
+                        poll: *poll,
+                    }
+                    .into(),
+                )
             }
-            Act::Unsure { client, flow, attempt, poll } => {
+            Act::Unsure {
+                client,
+                flow,
+                attempt,
+                poll,
+            } => {
                 let header = world.header(client, &name);
-                (client, Unsure { header, flow_id: flow.clone(), attempt: *attempt, poll: *poll }.into())
+                (
+                    client,
+                    Unsure {
+                        header,
+                        flow_id: flow.clone(),
+                        attempt: *attempt,
+                        poll: *poll,
+                    }
+                    .into(),
+                )
             }
             Act::Answer { .. } | Act::End { .. } => unreachable!("done at once"),
         };
@@ -236,7 +343,9 @@ impl Frontend {
             let name = world.frontends[n].name();
             post.appends = Some(cut(world, &key, &name, &post.body));
         }
-        let Some(appends) = &mut post.appends else { return };
+        let Some(appends) = &mut post.appends else {
+            return;
+        };
         let Some(append) = appends.pop_front() else {
             if !world.mishap(12) {
                 Agent::answered(world, agent, n, number, 200);
@@ -271,7 +380,9 @@ fn lose_answer(world: &mut World, agent: usize, frontend: usize, number: u64) {
 
 /// The server can know of these flows that they lived.
 fn note_life(world: &mut World, record: &Scheduling) {
-    let Scheduling::FlowStatsSeen(seen) = record else { return };
+    let Scheduling::FlowStatsSeen(seen) = record else {
+        return;
+    };
     for item in &seen.stats {
         let stats = nublar_schemas::agent::FlowStats::decode(item.bytes.clone()).unwrap();
         if !is_unknown(&stats) {
@@ -286,8 +397,16 @@ fn cut(world: &World, key: &ClientKey, name: &str, body: &Body) -> VecDeque<Appe
     let (mut results, mut uploads, mut stats) = (Vec::new(), Vec::new(), Vec::new());
     for sent in &body.messages {
         let message = VeloMessage::decode(sent.bytes.clone()).unwrap();
-        let agent_message = AgentMessage { session: sent.session.clone(), bytes: sent.bytes.clone(), object: None };
-        let seen = |bytes: Vec<u8>| SeenStats { session: sent.session.clone(), urgent: sent.urgent, bytes: bytes.into() };
+        let agent_message = AgentMessage {
+            session: sent.session.clone(),
+            bytes: sent.bytes.clone(),
+            object: None,
+        };
+        let seen = |bytes: Vec<u8>| SeenStats {
+            session: sent.session.clone(),
+            urgent: sent.urgent,
+            bytes: bytes.into(),
+        };
         if let Some(told) = &message.flow_stats {
             if told.flow_complete && !sent.urgent && !is_unknown(told) {
                 results.push(agent_message.clone());
@@ -295,18 +414,32 @@ fn cut(world: &World, key: &ClientKey, name: &str, body: &Body) -> VecDeque<Appe
             }
             stats.push(seen(told.encode_to_vec()));
         } else {
-            if message.file_buffer.is_some() { &mut uploads } else { &mut results }.push(agent_message);
-            if !stats.iter().any(|known: &SeenStats| known.session == sent.session) {
+            if message.file_buffer.is_some() {
+                &mut uploads
+            } else {
+                &mut results
+            }
+            .push(agent_message);
+            if !stats
+                .iter()
+                .any(|known: &SeenStats| known.session == sent.session)
+            {
                 stats.push(seen(Vec::new()));
             }
         }
     }
     let mut appends = VecDeque::new();
     if !results.is_empty() {
-        appends.push_back(Append::Results(Messages { header: header.clone(), messages: results }));
+        appends.push_back(Append::Results(Messages {
+            header: header.clone(),
+            messages: results,
+        }));
     }
     if !uploads.is_empty() {
-        appends.push_back(Append::Uploads(Messages { header: header.clone(), messages: uploads }));
+        appends.push_back(Append::Uploads(Messages {
+            header: header.clone(),
+            messages: uploads,
+        }));
     }
     if !stats.is_empty() {
         appends.push_back(Append::Scheduling(FlowStatsSeen { header, stats }.into()));

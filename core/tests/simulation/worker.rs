@@ -19,13 +19,24 @@ pub struct Worker {
 
 impl Worker {
     pub fn new(group: Group) -> Self {
-        Self { group, mark: 0, next: 0, sums: Sums::new(group, i64::MAX / 2, 4), writing: None, reported_ms: 0 }
+        Self {
+            group,
+            mark: 0,
+            next: 0,
+            sums: Sums::new(group, i64::MAX / 2, 4),
+            writing: None,
+            reported_ms: 0,
+        }
     }
 
     /// Killed; another goes on from the mark.
     pub fn crash(&mut self) {
         let mark = self.mark;
-        *self = Self { mark, next: mark, ..Self::new(self.group) };
+        *self = Self {
+            mark,
+            next: mark,
+            ..Self::new(self.group)
+        };
     }
 
     pub fn is_idle(&self, log: &Log) -> bool {
@@ -51,14 +62,19 @@ impl Worker {
         if (worker.sums.urgent() || due) && worker.mark < worker.next {
             return Self::report(world, n);
         }
-        let Some(record) = worker.records(&world.log).get(worker.next).cloned() else { return };
+        let Some(record) = worker.records(&world.log).get(worker.next).cloned() else {
+            return;
+        };
         let key = ClientKey::of(&record.header).unwrap();
         let mut planned = plan(&key, &record);
         assert!(planned.refused.is_empty());
         if world.fault == Some(Fault::IdWithoutContent) {
             for part in &mut planned.parts {
                 let flow = part.flow.clone().unwrap().to_string();
-                part.id = nublar_core::ids::ContentId::of(&[flow.as_bytes(), &(part.order as u64 / 2).to_le_bytes()]);
+                part.id = nublar_core::ids::ContentId::of(&[
+                    flow.as_bytes(),
+                    &(part.order as u64 / 2).to_le_bytes(),
+                ]);
             }
         }
         for flow in world.workers[n].sums.unknown(&key, &planned) {
@@ -68,7 +84,13 @@ impl Worker {
                 part.flow.as_ref() == Some(&flow) && collections.contains(&part.collection)
             };
             for part in world.index.parts.values().filter(of_flow) {
-                sum.add(part.collection, part.id, &part.source, part.order, part.size);
+                sum.add(
+                    part.collection,
+                    part.id,
+                    &part.source,
+                    part.order,
+                    part.size,
+                );
             }
             world.workers[n].sums.load(&key, flow, sum);
         }
@@ -79,9 +101,15 @@ impl Worker {
     }
 
     fn write_one(world: &mut World, n: usize) {
-        let Some((key, planned, at)) = world.workers[n].writing.take() else { return };
+        let Some((key, planned, at)) = world.workers[n].writing.take() else {
+            return;
+        };
         if let Some(part) = planned.parts.get(at) {
-            world.index.parts.entry(part.id.to_string()).or_insert_with(|| part.clone());
+            world
+                .index
+                .parts
+                .entry(part.id.to_string())
+                .or_insert_with(|| part.clone());
             world.workers[n].writing = Some((key, planned, at + 1));
         } else {
             world.workers[n].sums.written(&key, &planned);
@@ -92,10 +120,12 @@ impl Worker {
     fn report(world: &mut World, n: usize) {
         world.workers[n].reported_ms = world.now;
         let header = world.header(&world.agents[0].key.clone(), "worker");
-        let reports = world.workers[n].sums.report(|key| nublar_schemas::records::Header {
-            client: key.client.to_string(),
-            ..header.clone()
-        });
+        let reports = world.workers[n]
+            .sums
+            .report(|key| nublar_schemas::records::Header {
+                client: key.client.to_string(),
+                ..header.clone()
+            });
         for (_, stored) in reports {
             world.log.scheduling.push(stored.into());
             if world.mishap(3) {

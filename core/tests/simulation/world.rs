@@ -108,19 +108,37 @@ impl World {
         }
         let end = check::at_the_end(&world);
         if end.is_err() && std::env::var("NUBLAR_TRACE").is_ok() {
-            println!("now {} mark of {} scheduling", world.now, world.log.scheduling.len());
-            for (n, record) in world.log.scheduling.iter().enumerate() { if !matches!(record, Scheduling::Tick(_)) { println!("S{n} {record:?}"); } }
-            for (n, record) in world.log.tasks.iter().enumerate() { println!("T{n} {record:?}"); }
+            println!(
+                "now {} mark of {} scheduling",
+                world.now,
+                world.log.scheduling.len()
+            );
+            for (n, record) in world.log.scheduling.iter().enumerate() {
+                if !matches!(record, Scheduling::Tick(_)) {
+                    println!("S{n} {record:?}");
+                }
+            }
+            for (n, record) in world.log.tasks.iter().enumerate() {
+                println!("T{n} {record:?}");
+            }
         }
         end
     }
 
     fn new(seed: u64, fault: Option<Fault>) -> Self {
-        let keys = MacKeys::new(MacKey { from_us: 0, secret: [3; 32] }, []);
+        let keys = MacKeys::new(
+            MacKey {
+                from_us: 0,
+                secret: [3; 32],
+            },
+            [],
+        );
         let mut config = FoldConfig::new(keys.clone());
         config.interrogate = false;
         let mut dice = Dice(seed);
-        let agents = (0..1 + dice.below(2)).map(|n| Agent::new(n as u8 + 1)).collect();
+        let agents = (0..1 + dice.below(2))
+            .map(|n| Agent::new(n as u8 + 1))
+            .collect();
         Self {
             agents,
             dice,
@@ -162,13 +180,17 @@ impl World {
     }
 
     fn first_violation(&self) -> Result<(), Violation> {
-        self.truth.violations.first().map_or(Ok(()), |violation| Err(violation.clone()))
+        self.truth
+            .violations
+            .first()
+            .map_or(Ok(()), |violation| Err(violation.clone()))
     }
 
     /// One move of somebody.
     fn step(&mut self) {
         // While somebody has something to read time hardly passes; else it leaps.
-        let busy = self.foremen.lag(&self.log) > 0 || self.frontends.iter().any(|f| !f.is_idle(&self.log));
+        let busy =
+            self.foremen.lag(&self.log) > 0 || self.frontends.iter().any(|f| !f.is_idle(&self.log));
         let leap = if busy { 40 } else { 2_000 };
         self.now += self.dice.below(leap) as u64;
         match self.dice.below(16) {
@@ -224,7 +246,10 @@ impl World {
         let created = FlowCreated {
             header: self.header(&key, "gui"),
             flow_id: flow.clone(),
-            request: RequestRef { hash: Bytes::from(flow), ..RequestRef::default() },
+            request: RequestRef {
+                hash: Bytes::from(flow),
+                ..RequestRef::default()
+            },
             creator: "admin".to_owned(),
             artifacts: Vec::new(),
             spec: String::new(),
@@ -238,19 +263,41 @@ impl World {
 
     fn cancel(&mut self) {
         let nth = self.dice.below(self.truth.flows.len());
-        let Some((flow, n)) = self.truth.flows.iter().nth(nth).map(|(flow, n)| (flow.clone(), *n)) else { return };
+        let Some((flow, n)) = self
+            .truth
+            .flows
+            .iter()
+            .nth(nth)
+            .map(|(flow, n)| (flow.clone(), *n))
+        else {
+            return;
+        };
         let header = self.header(&self.agents[n].key.clone(), "gui");
         self.truth.cancelled.insert(flow.clone());
         let id = format!("cancel-{flow}");
         let (kind, user, body) = ("cancel".to_owned(), "admin".to_owned(), String::new());
-        self.log.scheduling.push(Command { header, id, kind, target: flow, user, body }.into());
+        self.log.scheduling.push(
+            Command {
+                header,
+                id,
+                kind,
+                target: flow,
+                user,
+                body,
+            }
+            .into(),
+        );
     }
 
     /// Whether every flow has ended and nobody has anything left to do.
     fn is_idle(&self) -> bool {
-        self.truth.flows.keys().all(|flow| check::state(self, flow).is_some_and(|state| state == "FINISHED" || state == "ERROR"))
-            && self.agents.iter().all(Agent::is_idle)
-            && self.frontends.iter().all(|frontend| frontend.is_idle(&self.log))
+        self.truth.flows.keys().all(|flow| {
+            check::state(self, flow).is_some_and(|state| state == "FINISHED" || state == "ERROR")
+        }) && self.agents.iter().all(Agent::is_idle)
+            && self
+                .frontends
+                .iter()
+                .all(|frontend| frontend.is_idle(&self.log))
             && self.workers.iter().all(|worker| worker.is_idle(&self.log))
             && self.foremen.is_idle(&self.log)
     }

@@ -13,7 +13,7 @@ pub use scheduling::{
 };
 pub use shared::{Header, RequestRef};
 pub use tables::{
-    ClientKey, ClientLife, CommandDone, DeadLetter, Document, Notification, Notifications, Registry,
-    Request, Setting, Snapshot,
+    ClientKey, ClientLife, CommandDone, DeadLetter, Document, Notification, Notifications,
+    Registry, Request, Setting, Snapshot,
 };
 pub use tasks::{Ask, AskPair, Cancel, Grant, Offer, Tasks, Withdraw};

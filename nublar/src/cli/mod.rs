@@ -1,0 +1,280 @@
+//! The commands of people: they talk to a running server over its API, and do nothing themselves.
+//!
+//! With `--json` a command about one thing (`client`, `flow`, `collect`, `cancel`, `artifacts show`,
+//! `artifacts add`) prints one JSON document; a command that lists (`clients`, `flows`, `results`,
+//! `logs`, `uploads`, `artifacts list`, `topics`) prints JSON lines, one object a line. `dump`
+//! always prints JSON lines. Errors go to stderr, and the exit code is then not 0.
+
+mod artifacts;
+mod clients;
+mod collect;
+mod flows;
+mod output;
+mod rest;
+mod results;
+mod table;
+mod target;
+mod times;
+mod topics;
+mod uploads;
+
+use anyhow::Result;
+use clap::{Args, Subcommand};
+use output::Output;
+use rest::Rest;
+use std::path::PathBuf;
+use std::process::ExitCode;
+use target::Target;
+
+/// What people can ask a running server.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// List clients, or find some
+    Clients {
+        #[command(flatten)]
+        target: Target,
+        /// Words of host names, ids, labels and addresses, or host:, client:, label:, os:, ip:,
+        /// mac: with a beginning behind it; * and ? are wildcards
+        search: Vec<String>,
+        /// The newest so many; all if left out
+        #[arg(long, value_name = "N")]
+        limit: Option<usize>,
+    },
+    /// Show one client
+    Client {
+        #[command(flatten)]
+        target: Target,
+        /// The client, C.…
+        client: String,
+    },
+    /// Collect artifacts from a client
+    Collect {
+        #[command(flatten)]
+        target: Target,
+        #[command(flatten)]
+        wish: Wish,
+    },
+    /// List a client's flows, newest first
+    Flows {
+        #[command(flatten)]
+        target: Target,
+        /// The client, C.…
+        client: String,
+        /// The newest so many; all if left out
+        #[arg(long, value_name = "N")]
+        limit: Option<usize>,
+    },
+    /// Show one flow
+    Flow {
+        #[command(flatten)]
+        of: OfFlow,
+    },
+    /// List a flow's result sets, or print the rows of one
+    Results {
+        #[command(flatten)]
+        of: OfFlow,
+        /// The result set, Artifact/Source
+        name: Option<String>,
+        /// How to print rows
+        #[arg(long, value_enum)]
+        format: Option<results::Format>,
+        /// The first row to print, counted from 0
+        #[arg(long, default_value_t = 0, value_name = "N")]
+        start: u64,
+        /// At most so many rows
+        #[arg(long, value_name = "N")]
+        limit: Option<u64>,
+    },
+    /// Print a flow's log
+    Logs {
+        #[command(flatten)]
+        of: OfFlow,
+    },
+    /// List a flow's uploaded files, or save one
+    Uploads {
+        #[command(flatten)]
+        of: OfFlow,
+        /// Save this file: its name, its path or its upload id
+        #[arg(long, value_name = "NAME", requires = "out")]
+        get: Option<String>,
+        /// Where to save it; - is standard output
+        #[arg(long, value_name = "FILE", requires = "get")]
+        out: Option<PathBuf>,
+        /// Write the holes of a sparse file as zeros
+        #[arg(long, requires = "get")]
+        pad: bool,
+        /// Save it although a part is missing
+        #[arg(long, requires = "get")]
+        partial: bool,
+    },
+    /// Cancel a flow
+    Cancel {
+        #[command(flatten)]
+        of: OfFlow,
+    },
+    /// List, show, add and remove artifacts
+    #[command(subcommand)]
+    Artifacts(Artifacts),
+    /// Show how far the topics are, and who is behind
+    Topics {
+        #[command(flatten)]
+        target: Target,
+    },
+    /// Print everything that is stored, to compare two servers by
+    Dump {
+        #[command(flatten)]
+        target: Target,
+    },
+}
+
+/// A flow of a server.
+#[derive(Debug, Args)]
+pub(crate) struct OfFlow {
+    #[command(flatten)]
+    target: Target,
+    /// The client, C.…
+    client: String,
+    /// The flow, F.…
+    flow: String,
+}
+
+/// What to collect.
+#[derive(Debug, Args)]
+pub(crate) struct Wish {
+    /// The client, C.…
+    client: String,
+    /// Artifacts, or Artifact/Source for one source
+    #[arg(required = true)]
+    artifacts: Vec<String>,
+    /// A parameter; repeat it for more
+    #[arg(long = "param", value_name = "NAME=VALUE")]
+    parameters: Vec<String>,
+    /// Wait until it has ended, at most so many seconds if given (--wait=60); the exit code is 0
+    /// only if it finished
+    #[arg(long, value_name = "SECONDS", num_args = 0..=1, require_equals = true, default_missing_value = "0")]
+    wait: Option<u64>,
+    /// Overtake other flows of the client
+    #[arg(long)]
+    urgent: bool,
+    /// Seconds that each query may take on the client
+    #[arg(long, value_name = "SECONDS")]
+    timeout: Option<u64>,
+    /// Rows after which the client stops
+    #[arg(long, value_name = "N")]
+    max_rows: Option<u64>,
+    /// Uploaded bytes after which the client stops
+    #[arg(long, value_name = "BYTES")]
+    max_upload_bytes: Option<u64>,
+    /// Seconds within which it must have ended, offline times included; a week if left out
+    #[arg(long, value_name = "SECONDS")]
+    deadline: Option<u64>,
+}
+
+/// What to do with artifacts.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Artifacts {
+    /// List artifacts, or find some by text of their name or description
+    List {
+        #[command(flatten)]
+        target: Target,
+        /// Text of the name or the description
+        search: Option<String>,
+    },
+    /// Print an artifact's definition
+    Show {
+        #[command(flatten)]
+        target: Target,
+        /// Its name
+        name: String,
+    },
+    /// Add artifacts, or replace those of the same names
+    Add {
+        #[command(flatten)]
+        target: Target,
+        /// YAML files; - is standard input
+        #[arg(required = true)]
+        files: Vec<PathBuf>,
+    },
+    /// Remove an artifact that was added
+    Remove {
+        #[command(flatten)]
+        target: Target,
+        /// Its name
+        name: String,
+    },
+}
+
+impl Command {
+    fn target(&self) -> &Target {
+        match self {
+            Self::Clients { target, .. }
+            | Self::Client { target, .. }
+            | Self::Collect { target, .. }
+            | Self::Flows { target, .. }
+            | Self::Topics { target }
+            | Self::Dump { target } => target,
+            Self::Flow { of }
+            | Self::Results { of, .. }
+            | Self::Logs { of }
+            | Self::Uploads { of, .. }
+            | Self::Cancel { of } => &of.target,
+            Self::Artifacts(
+                Artifacts::List { target, .. }
+                | Artifacts::Show { target, .. }
+                | Artifacts::Add { target, .. }
+                | Artifacts::Remove { target, .. },
+            ) => target,
+        }
+    }
+}
+
+/// Does what was asked. An error is for people; the exit code says the rest.
+pub(crate) async fn execute(command: Command) -> Result<ExitCode> {
+    let mut out = Output::new(command.target().json);
+    let rest = Rest::new(command.target().place()?)?;
+    let done = perform(command, &rest, &mut out).await.and_then(|code| {
+        out.flush()?;
+        Ok(code)
+    });
+    match done {
+        // Whoever read our output has had enough of it.
+        Err(error) if is_broken_pipe(&error) => Ok(ExitCode::SUCCESS),
+        done => done,
+    }
+}
+
+fn is_broken_pipe(error: &anyhow::Error) -> bool {
+    error
+        .downcast_ref::<std::io::Error>()
+        .is_some_and(|error| error.kind() == std::io::ErrorKind::BrokenPipe)
+}
+
+async fn perform(command: Command, rest: &Rest, out: &mut Output) -> Result<ExitCode> {
+    match command {
+        Command::Clients { search, limit, .. } => clients::list(rest, out, &search, limit).await?,
+        Command::Client { client, .. } => clients::show(rest, out, &client).await?,
+        Command::Collect { wish, .. } => return collect::collect(rest, out, wish).await,
+        Command::Flows { client, limit, .. } => flows::list(rest, out, &client, limit).await?,
+        Command::Flow { of } => flows::show(rest, out, &of).await?,
+        Command::Results { of, name, format, start, limit } => {
+            let wanted = results::Wanted { name, format, start, limit };
+            results::print(rest, out, &of, wanted).await?;
+        }
+        Command::Logs { of } => results::logs(rest, out, &of).await?,
+        Command::Uploads { of, get, out: file, pad, partial } => match get.zip(file) {
+            Some((name, file)) => {
+                let wanted = uploads::Wanted { name, file, pad, partial };
+                uploads::save(rest, out, &of, &wanted).await?;
+            }
+            None => uploads::list(rest, out, &of).await?,
+        },
+        Command::Cancel { of } => return flows::cancel(rest, out, &of).await,
+        Command::Artifacts(command) => return artifacts::perform(rest, out, command).await,
+        Command::Topics { .. } => topics::list(rest, out).await?,
+        Command::Dump { .. } => topics::dump(rest, out).await?,
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+#[cfg(test)]
+mod tests;
