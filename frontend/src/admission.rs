@@ -4,7 +4,7 @@ use crate::config::Config;
 use crate::metrics::Metrics;
 use std::sync::Arc;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
-use tokio::time::{Instant, timeout_at};
+use tokio::time::{Instant, sleep_until, timeout_at};
 
 /// Bytes of one permit: a semaphore counts in 32 bits.
 const UNIT: usize = 1024;
@@ -35,14 +35,52 @@ pub(crate) struct Admission {
 /// Room for one body; given back when dropped.
 #[derive(Debug)]
 pub(crate) struct Room {
-    _permit: OwnedSemaphorePermit,
-    bytes: i64,
+    permit: OwnedSemaphorePermit,
+    of: Arc<Semaphore>,
+    /// All there is: one body may always go in, however small the budget is.
+    units: usize,
     metrics: Arc<Metrics>,
+}
+
+fn units(bytes: usize) -> usize {
+    (bytes * COPIES).div_ceil(UNIT).max(1)
+}
+
+impl Room {
+    /// Gives back what a body that comes slowly does not fill yet.
+    pub(crate) fn shrink(&mut self, bytes: usize) {
+        let spare = self.permit.num_permits().saturating_sub(units(bytes));
+        if let Some(spare) = self.permit.split(spare) {
+            self.metrics
+                .admitted_bytes
+                .add(-((spare.num_permits() * UNIT) as i64));
+        }
+    }
+
+    /// Takes as much as a body of `bytes` needs; whether there was enough in time.
+    pub(crate) async fn grow(&mut self, bytes: usize, until: Instant) -> bool {
+        let wanted = units(bytes).min(self.units);
+        let missing = wanted.saturating_sub(self.permit.num_permits()) as u32;
+        if missing == 0 {
+            return true;
+        }
+        match timeout_at(until, self.of.clone().acquire_many_owned(missing)).await {
+            Ok(Ok(more)) => {
+                self.metrics
+                    .admitted_bytes
+                    .add(i64::from(missing) * UNIT as i64);
+                self.permit.merge(more);
+                true
+            }
+            _ => false,
+        }
+    }
 }
 
 impl Drop for Room {
     fn drop(&mut self) {
-        self.metrics.admitted_bytes.add(-self.bytes);
+        let bytes = self.permit.num_permits() * UNIT;
+        self.metrics.admitted_bytes.add(-(bytes as i64));
     }
 }
 
@@ -74,34 +112,36 @@ impl Admission {
                 .ok()?
                 .ok()?;
         }
-        let units = (bytes * COPIES).div_ceil(UNIT).max(1);
-        // One body may always go in, however small the budget is.
+        let units = units(bytes);
         let of_bulk = units.min(self.bulk_units) as u32;
         let of_reserve = units.min(self.reserve_units) as u32;
-        let permit = match self.bulk.clone().try_acquire_many_owned(of_bulk) {
-            Ok(permit) => permit,
-            Err(_) => {
-                self.metrics.held_back.inc();
-                let bulk = self.bulk.clone().acquire_many_owned(of_bulk);
-                let entered = if lane == Lane::Urgent && self.reserve_units > 0 {
-                    let reserve = self.reserve.clone().acquire_many_owned(of_reserve);
-                    timeout_at(until, async {
-                        tokio::select! { got = reserve => got, got = bulk => got }
-                    })
-                    .await
-                } else {
-                    timeout_at(until, bulk).await
-                };
-                entered.ok()?.ok()?
-            }
-        };
-        let bytes = (units * UNIT) as i64;
-        self.metrics.admitted_bytes.add(bytes);
-        Some(Room {
-            _permit: permit,
-            bytes,
+        let in_bulk = |permit| self.room(permit, &self.bulk, self.bulk_units);
+        let in_reserve = |permit| self.room(permit, &self.reserve, self.reserve_units);
+        if let Ok(permit) = self.bulk.clone().try_acquire_many_owned(of_bulk) {
+            return Some(in_bulk(permit));
+        }
+        self.metrics.held_back.inc();
+        let bulk = self.bulk.clone().acquire_many_owned(of_bulk);
+        if lane == Lane::Bulk || self.reserve_units == 0 {
+            return timeout_at(until, bulk).await.ok()?.ok().map(in_bulk);
+        }
+        let reserve = self.reserve.clone().acquire_many_owned(of_reserve);
+        tokio::select! {
+            permit = reserve => permit.ok().map(in_reserve),
+            permit = bulk => permit.ok().map(in_bulk),
+            () = sleep_until(until) => None,
+        }
+    }
+
+    fn room(&self, permit: OwnedSemaphorePermit, of: &Arc<Semaphore>, units: usize) -> Room {
+        let bytes = permit.num_permits() * UNIT;
+        self.metrics.admitted_bytes.add(bytes as i64);
+        Room {
+            permit,
+            of: of.clone(),
+            units,
             metrics: self.metrics.clone(),
-        })
+        }
     }
 }
 
@@ -155,6 +195,22 @@ mod tests {
                 .is_some(),
             "alone it may"
         );
+    }
+
+    #[tokio::test]
+    async fn a_slow_body_holds_only_what_has_come() {
+        let (admission, _sender) = admission(64 << 10, 0);
+        let mut slow = admission.enter(Lane::Bulk, 32 << 10, soon()).await.unwrap();
+        slow.shrink(1 << 10);
+        assert_eq!(admission.metrics.admitted_bytes.get(), 2 << 10);
+        let other = admission.enter(Lane::Bulk, 20 << 10, soon()).await.unwrap();
+        assert!(slow.grow(8 << 10, soon()).await);
+        assert!(!slow.grow(32 << 10, soon()).await);
+        drop(other);
+        assert!(slow.grow(32 << 10, soon()).await);
+        drop(slow);
+        assert_eq!(admission.metrics.admitted_bytes.get(), 0);
+        assert_eq!(admission.bulk.available_permits(), 64);
     }
 
     #[tokio::test]

@@ -1,5 +1,6 @@
 //! Bodies: how requests are read and how answers are written.
 
+use crate::admission::Room;
 use crate::config::Config;
 use crate::poll::Outgoing;
 use bytes::{Bytes, BytesMut};
@@ -9,8 +10,15 @@ use hyper::body::{Body, Frame, Incoming, SizeHint};
 use std::convert::Infallible;
 use std::pin::Pin;
 use std::task::{Context, Poll};
+use std::time::Duration;
 use tokio::time::{Instant, timeout_at};
 
+/// What is read before there must be room for the whole.
+pub(crate) const FIRST: usize = 32 << 10;
+/// In which time that must have come.
+const QUICK: Duration = Duration::from_millis(250);
+/// In which time the rest must have come, or room is held only for what is there.
+const SWIFT: Duration = Duration::from_secs(1);
 /// How much of an over-long body is read and thrown away.
 const DRAIN: usize = 256 << 20;
 
@@ -21,27 +29,74 @@ pub(crate) enum BodyError {
     TooLong(usize),
     /// It broke off or came too slowly.
     Broken(String),
+    /// It came slowly, and there was no room for the rest.
+    NoRoom,
 }
 
-/// Reads a body of at most `limit` bytes.
+/// Reads a body of at most `limit` bytes. `room` holds its first [`FIRST`] bytes; a body that comes
+/// quickly takes room for all that it announced, any other only for what has come.
 pub(crate) async fn read(
     body: &mut Incoming,
+    announced: usize,
     limit: usize,
+    room: &mut Room,
     config: &Config,
 ) -> Result<Bytes, BodyError> {
-    let expected = body.size_hint().exact().unwrap_or(0);
-    let mut out = BytesMut::with_capacity(usize::try_from(expected).unwrap_or(0).min(limit));
-    let whole = Instant::now() + config.body_total;
-    while let Some(data) = next(body, whole, config).await? {
-        if out.len() + data.len() > limit {
-            return Err(BodyError::TooLong(out.len() + data.len()));
+    let mut out = BytesMut::with_capacity(announced.min(limit));
+    let start = Instant::now();
+    let whole = start + config.body_total;
+    let mut pace = Pace::First(start + QUICK);
+    loop {
+        let until = match pace {
+            Pace::First(until) | Pace::Quick(until) => until,
+            Pace::Slow => whole,
+        };
+        let data = match timeout_at(until, next(body, whole, config)).await {
+            Ok(data) => data?,
+            Err(_) => {
+                if matches!(pace, Pace::Slow) {
+                    return Err(BodyError::Broken("too slow".into()));
+                }
+                pace = Pace::Slow;
+                room.shrink(out.len().max(FIRST.min(announced)));
+                continue;
+            }
+        };
+        let Some(data) = data else {
+            return Ok(out.freeze());
+        };
+        let length = out.len() + data.len();
+        if length > limit {
+            return Err(BodyError::TooLong(length));
+        }
+        let needed = match pace {
+            Pace::First(_) if length <= FIRST => FIRST,
+            Pace::First(_) => {
+                pace = Pace::Quick(Instant::now() + SWIFT);
+                announced.max(length)
+            }
+            Pace::Quick(_) => announced.max(length),
+            Pace::Slow => length,
+        };
+        if length > FIRST && !room.grow(needed, Instant::now() + config.hold).await {
+            return Err(BodyError::NoRoom);
         }
         if out.is_empty() && body.is_end_stream() {
             return Ok(data);
         }
         out.extend_from_slice(&data);
     }
-    Ok(out.freeze())
+}
+
+/// How a body comes.
+#[derive(Debug, Clone, Copy)]
+enum Pace {
+    /// Its first bytes are to be there by then.
+    First(Instant),
+    /// It has room for all of it, until then.
+    Quick(Instant),
+    /// It has room for what is there.
+    Slow,
 }
 
 /// Reads the rest of a body to throw it away, up to a bound; how much there was.

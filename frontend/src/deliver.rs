@@ -4,23 +4,18 @@
 use crate::authenticate::Agent;
 use crate::clock::now_us;
 use crate::metrics::Metrics;
+use crate::scheduling::Appender;
 use bytes::Bytes;
 use nublar_core::delivery::{Act, Delivery, DeliveryConfig, Item, Poll};
 use nublar_core::ids::ClientKey;
-use nublar_core::partition;
-use nublar_ports::Log;
-use nublar_ports::log::LogError;
 use nublar_schemas::records::{CheckIn, Claim, Header, Scheduling, Tasks, Unsent, Unsure};
-use nublar_schemas::topics::SCHEDULING;
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use tokio::sync::{Notify, oneshot};
-use tokio::time::{Instant, sleep, sleep_until};
-use tokio_util::sync::CancellationToken;
+use tokio::time::{Instant, sleep_until};
 use tokio_util::task::TaskTracker;
 
-const RETRY: Duration = Duration::from_millis(250);
 const SWEEP: Duration = Duration::from_secs(30);
 
 /// How a poll ends.
@@ -94,23 +89,13 @@ pub(crate) struct Deliveries {
     state: Mutex<State>,
     due: Notify,
     epoch: Instant,
-    log: Arc<dyn Log>,
+    appender: Appender,
     name: String,
-    partitions: u32,
     metrics: Arc<Metrics>,
-    tracker: TaskTracker,
-    shutdown: CancellationToken,
 }
 
 impl Deliveries {
-    pub(crate) fn new(
-        log: Arc<dyn Log>,
-        name: String,
-        partitions: u32,
-        metrics: Arc<Metrics>,
-        tracker: TaskTracker,
-        shutdown: CancellationToken,
-    ) -> Self {
+    pub(crate) fn new(appender: Appender, name: String, metrics: Arc<Metrics>) -> Self {
         let machine = Delivery::new(DeliveryConfig::new(name.clone()));
         let state = State {
             machine,
@@ -121,17 +106,14 @@ impl Deliveries {
             state: Mutex::new(state),
             due: Notify::new(),
             epoch: Instant::now(),
-            log,
+            appender,
             name,
-            partitions,
             metrics,
-            tracker,
-            shutdown,
         }
     }
 
     pub(crate) fn tracker(&self) -> &TaskTracker {
-        &self.tracker
+        &self.appender.tracker
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -262,12 +244,12 @@ impl Deliveries {
             tokio::select! {
                 () = sleep_until(at) => {}
                 () = self.due.notified() => {}
-                () = self.shutdown.cancelled() => return,
+                () = self.appender.shutdown.cancelled() => return,
             }
             let now = self.now();
             let mut state = self.lock();
             let acts = state.machine.on_time(now);
-            self.perform(state, acts);
+            self.perform_for(state, acts, None);
             if Instant::now() >= sweep {
                 sweep = Instant::now() + SWEEP;
                 self.lock().machine.sweep(now);
@@ -290,10 +272,10 @@ impl Deliveries {
         acts: Vec<Act>,
         generation: Option<i64>,
     ) {
-        let mut records = Vec::new();
-        let mut acts = std::collections::VecDeque::from(acts);
+        let mut records: Vec<(Scheduling, ClientKey, Until)> = Vec::new();
+        let mut acts = VecDeque::from(acts);
         while let Some(act) = acts.pop_front() {
-            let of = |client: &ClientKey, state: &State| {
+            let header = |client: &ClientKey, state: &State| {
                 let open = state.open.get(client).map(|open| open.generation);
                 self.header(client, generation.or(open).unwrap_or(1))
             };
@@ -303,32 +285,17 @@ impl Deliveries {
                     poll,
                     items,
                 } => {
-                    let unheard = match state.open.remove(&client) {
-                        Some(open) if open.number == poll => {
-                            let generation = open.generation;
-                            match open.end.send(End::Items(items)) {
-                                Ok(()) => continue,
-                                Err(End::Items(items)) => (items, generation),
-                                Err(End::Superseded) => continue,
-                            }
-                        }
-                        other => {
-                            let at = other.as_ref().map_or(1, |open| open.generation);
-                            if let Some(other) = other {
-                                state.open.insert(client.clone(), other);
-                            }
-                            (items, at)
-                        }
-                    };
-                    let now = self.now();
-                    acts.extend(state.machine.failed(&client, poll, unheard.0, false, now));
+                    if let Err(unheard) = state.end(&client, poll, items) {
+                        let now = self.now();
+                        acts.extend(state.machine.failed(&client, poll, unheard, false, now));
+                    }
                 }
                 // The newer poll has ended it already.
                 Act::End { .. } => {}
                 Act::CheckIn(client) => {
                     if let Some(open) = state.open.get(&client) {
-                        let record = Scheduling::from(open.check_in.clone());
-                        records.push((record, client, Until::Once));
+                        self.metrics.checkins.inc();
+                        records.push((open.check_in.clone().into(), client, Until::Once));
                     }
                 }
                 Act::Claim {
@@ -337,15 +304,15 @@ impl Deliveries {
                     attempt,
                     poll,
                 } => {
-                    let header = of(&client, &state);
+                    self.metrics.claims.inc();
+                    let header = header(&client, &state);
                     let record = Claim {
                         header,
                         flow_id: flow,
                         attempt,
                         poll,
-                    }
-                    .into();
-                    records.push((record, client, Until::Held(poll)));
+                    };
+                    records.push((record.into(), client, Until::Held(poll)));
                 }
                 Act::Unsent {
                     client,
@@ -354,15 +321,14 @@ impl Deliveries {
                     poll,
                 } => {
                     self.metrics.unsent.inc();
-                    let header = of(&client, &state);
+                    let header = header(&client, &state);
                     let record = Unsent {
                         header,
                         flow_id: flow,
                         attempt,
                         poll,
-                    }
-                    .into();
-                    records.push((record, client, Until::Done));
+                    };
+                    records.push((record.into(), client, Until::Done));
                 }
                 Act::Unsure {
                     client,
@@ -371,63 +337,26 @@ impl Deliveries {
                     poll,
                 } => {
                     self.metrics.unsure.inc();
-                    let header = of(&client, &state);
+                    let header = header(&client, &state);
                     let record = Unsure {
                         header,
                         flow_id: flow,
                         attempt,
                         poll,
-                    }
-                    .into();
-                    records.push((record, client, Until::Done));
+                    };
+                    records.push((record.into(), client, Until::Done));
                 }
             }
         }
         drop(state);
         for (record, client, until) in records {
-            self.append(record, client, until);
+            let this = self.clone();
+            self.appender
+                .append(&record, client, move |client| this.try_again(client, until));
         }
     }
 
-    fn append(self: &Arc<Self>, record: Scheduling, client: ClientKey, until: Until) {
-        match &record {
-            Scheduling::CheckIn(_) => self.metrics.checkins.inc(),
-            Scheduling::Claim(_) => self.metrics.claims.inc(),
-            _ => {}
-        }
-        let value: Bytes = match record.encode() {
-            Ok(value) => value.into(),
-            Err(error) => {
-                tracing::error!(%client, %error, "a record for scheduling can not be encoded");
-                return;
-            }
-        };
-        let partition = partition::of_client(&client, self.partitions);
-        let key: Bytes = client.client.to_string().into();
-        let first = self
-            .log
-            .append(SCHEDULING.name, partition, key.clone(), value.clone());
-        let this = self.clone();
-        self.tracker.spawn(async move {
-            let mut result = first.await;
-            while let Err(error) = result {
-                if !this.try_again(&client, until, &error) {
-                    return;
-                }
-                tokio::select! {
-                    () = sleep(RETRY) => {}
-                    () = this.shutdown.cancelled() => return,
-                }
-                result = this
-                    .log
-                    .append(SCHEDULING.name, partition, key.clone(), value.clone())
-                    .await;
-            }
-        });
-    }
-
-    fn try_again(&self, client: &ClientKey, until: Until, error: &LogError) -> bool {
-        tracing::warn!(%client, %error, ?until, "a record for scheduling was not appended");
+    fn try_again(&self, client: &ClientKey, until: Until) -> bool {
         let mut state = self.lock();
         match until {
             Until::Once => {
@@ -439,6 +368,22 @@ impl Deliveries {
                 .get(client)
                 .is_some_and(|open| open.number == poll),
             Until::Done => true,
+        }
+    }
+}
+
+impl State {
+    /// Hands the items to the poll; gives them back if nobody waits for them any more.
+    fn end(&mut self, client: &ClientKey, poll: i64, items: Vec<Item>) -> Result<(), Vec<Item>> {
+        if self.open.get(client).is_none_or(|open| open.number != poll) {
+            return Err(items);
+        }
+        let Some(open) = self.open.remove(client) else {
+            return Err(items);
+        };
+        match open.end.send(End::Items(items)) {
+            Err(End::Items(items)) => Err(items),
+            _ => Ok(()),
         }
     }
 }

@@ -12,7 +12,9 @@ use nublar_core::delivery::Item;
 use nublar_core::ids::ClientKey;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 use tokio::sync::watch;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 /// What every request needs.
@@ -37,8 +39,12 @@ pub(crate) struct Connection {
     handed: Mutex<Vec<Handed>>,
 }
 
+/// What lies in the buffers of a living connection for longer than this has arrived.
+const IN_DOUBT: Duration = Duration::from_secs(30);
+
 /// What was handed to the connection and may still lie in its buffers.
 pub(crate) struct Handed {
+    pub(crate) at: Instant,
     pub(crate) client: ClientKey,
     pub(crate) generation: i64,
     pub(crate) poll: i64,
@@ -58,7 +64,9 @@ impl Connection {
     }
 
     pub(crate) fn hand_over(&self, handed: Handed) {
-        self.lock().push(handed);
+        let mut all = self.lock();
+        all.retain(|older| older.at.elapsed() < IN_DOUBT);
+        all.push(handed);
     }
 
     /// The client polls again: it has had its last answer.
@@ -68,6 +76,8 @@ impl Connection {
 
     /// Everything that may not have left when the connection broke.
     pub(crate) fn broke(&self) -> Vec<Handed> {
-        std::mem::take(&mut *self.lock())
+        let mut all = std::mem::take(&mut *self.lock());
+        all.retain(|handed| handed.at.elapsed() < IN_DOUBT);
+        all
     }
 }

@@ -12,6 +12,7 @@ use crate::metrics::Metrics;
 use crate::pressure;
 use crate::registry::Registry;
 use crate::requests::Requests;
+use crate::scheduling::Appender;
 use crate::store::Store;
 use crate::tasks;
 use nublar_ports::log::LogError;
@@ -147,14 +148,13 @@ impl Frontend {
         let _cancel_what_is_left = background.clone().drop_guard();
 
         let registry = Arc::new(Registry::new(log.clone(), partitions, metrics.clone()));
-        let deliveries = Arc::new(Deliveries::new(
-            log.clone(),
-            name.clone(),
+        let appender = Appender {
+            log: log.clone(),
             partitions,
-            metrics.clone(),
-            tracker.clone(),
-            background.clone(),
-        ));
+            tracker: tracker.clone(),
+            shutdown: background.clone(),
+        };
+        let deliveries = Arc::new(Deliveries::new(appender, name.clone(), metrics.clone()));
         let (pressed, is_pressed) = watch::channel(false);
         let authenticator = Authenticator::new(Parts {
             keys,
@@ -175,6 +175,8 @@ impl Frontend {
             throttle: Throttle::new(),
             name: name.clone(),
             partitions,
+            cutters: Arc::new(Semaphore::new(cores())),
+            wait: config.hold,
             metrics: metrics.clone(),
         };
 
@@ -279,6 +281,12 @@ async fn partitions(log: &dyn Log) -> Result<u32, FrontendError> {
         }
     }
     Ok(expected)
+}
+
+fn cores() -> usize {
+    std::thread::available_parallelism()
+        .map_or(2, usize::from)
+        .max(2)
 }
 
 fn random() -> u32 {

@@ -15,6 +15,9 @@ use nublar_schemas::records::Header;
 use std::sync::Arc;
 use tokio::time::{Instant, timeout_at};
 
+/// Whatever is larger is not urgent: the reserve is no way around the budget.
+const URGENT: usize = 1 << 20;
+
 /// Which of the two POSTs it is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Post {
@@ -83,41 +86,45 @@ async fn take(
     post: Post,
     request: Request<Incoming>,
 ) -> Result<Response<AnswerBody>, Refusal> {
-    let urgent = request
-        .headers()
-        .get("x-priority")
-        .is_some_and(|value| value == "urgent");
-    let lane = match post {
-        Post::Reader => Lane::Urgent,
-        Post::Control if urgent => Lane::Urgent,
-        Post::Control => Lane::Bulk,
-    };
-    match post {
-        Post::Control => front.metrics.posts.inc(),
-        Post::Reader => front.metrics.polls.inc(),
-    }
     let limit = front.config.body_limit();
     let announced = request
         .headers()
         .get(CONTENT_LENGTH)
         .and_then(|value| value.to_str().ok()?.parse::<usize>().ok());
+    let urgent = request
+        .headers()
+        .get("x-priority")
+        .is_some_and(|value| value == "urgent");
+    let small = announced.is_some_and(|length| length <= URGENT);
+    let lane = match post {
+        Post::Reader if small => Lane::Urgent,
+        Post::Control if small && urgent => Lane::Urgent,
+        Post::Reader | Post::Control => Lane::Bulk,
+    };
+    match post {
+        Post::Control => front.metrics.posts.inc(),
+        Post::Reader => front.metrics.polls.inc(),
+    }
     let mut incoming = request.into_body();
     if let Some(length) = announced.filter(|length| *length > limit) {
         return over_long(front, connection, &mut incoming, length).await;
     }
     let until = Instant::now() + front.config.hold;
+    let expected = announced.unwrap_or(limit);
     let room = front
         .admission
-        .enter(lane, announced.unwrap_or(limit), until)
+        .enter(lane, expected.min(body::FIRST), until)
         .await;
-    let room = room.ok_or(Refusal::Busy)?;
-    let body = match body::read(&mut incoming, limit, &front.config).await {
+    let mut room = room.ok_or(Refusal::Busy)?;
+    let body = body::read(&mut incoming, expected, limit, &mut room, &front.config).await;
+    let body = match body {
         Ok(body) => body,
         Err(BodyError::TooLong(length)) => {
             drop(room);
             return over_long(front, connection, &mut incoming, length).await;
         }
         Err(BodyError::Broken(reason)) => return Err(Refusal::Body(reason)),
+        Err(BodyError::NoRoom) => return Err(Refusal::Busy),
     };
     front.metrics.body_bytes.add(body.len() as i64);
 
@@ -127,7 +134,7 @@ async fn take(
     if post == Post::Reader {
         connection.came_back(agent.client());
     }
-    let check_in = front.store.store(&agent, packed, length, until).await?;
+    let check_in = front.store.store(&agent, packed, length).await?;
     drop(room);
     match post {
         Post::Reader => {
@@ -138,6 +145,7 @@ async fn take(
             Ok(poll::answer(front, connection, agent, held).await)
         }
         Post::Control => {
+            let until = Instant::now() + front.config.hold;
             let nothing = front
                 .authenticator
                 .seal(&agent, &[], now_us(), until)

@@ -32,6 +32,7 @@ mod refusal;
 mod registry;
 mod requests;
 mod route;
+mod scheduling;
 mod store;
 mod tasks;
 mod watched;

@@ -48,6 +48,7 @@ impl Outgoing {
             tracing::debug!(client = %self.client, poll = self.poll, what = answer::kind(item), "brought");
         }
         self.connection.hand_over(Handed {
+            at: Instant::now(),
             client: self.client.clone(),
             generation: self.generation,
             poll: self.poll,

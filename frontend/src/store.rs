@@ -21,13 +21,16 @@ use nublar_schemas::records::{AgentMessage, FlowStatsSeen, Header, Messages, Sch
 use nublar_schemas::topics::SCHEDULING;
 use nublar_wire::Packed;
 use std::sync::Arc;
-use tokio::sync::mpsc;
-use tokio::time::{Instant, timeout_at};
+use std::time::Duration;
+use tokio::sync::{Semaphore, mpsc};
+use tokio::time::{Instant, timeout, timeout_at};
 
 /// Appends of one POST that are not acknowledged yet, at most.
 const WINDOW: usize = 8;
 /// Bodies up to this size are cut where they are; they inflate to 8 MiB at the very most.
 const INLINE: usize = 8 << 10;
+/// An agent waits 300 s for the head of an answer.
+const WHOLE: Duration = Duration::from_secs(240);
 /// Statistics of one POST go in one record, unless they are larger than any agent's.
 const STATS_RECORD: usize = 4 << 20;
 
@@ -42,6 +45,10 @@ pub(crate) struct Store {
     pub(crate) name: String,
     /// Partitions of clients.
     pub(crate) partitions: u32,
+    /// Inflations at once.
+    pub(crate) cutters: Arc<Semaphore>,
+    /// How long one acknowledgement may take.
+    pub(crate) wait: Duration,
     pub(crate) metrics: Arc<Metrics>,
 }
 
@@ -58,13 +65,23 @@ impl Store {
         agent: &Agent,
         packed: Packed,
         body_len: usize,
-        until: Instant,
+    ) -> Result<Option<i64>, Refusal> {
+        let whole = Instant::now() + WHOLE.max(self.wait);
+        match timeout_at(whole, self.twice(agent, &packed, body_len)).await {
+            Ok(result) => result,
+            Err(_) => Err(not_stored("the log was too slow")),
+        }
+    }
+
+    async fn twice(
+        &self,
+        agent: &Agent,
+        packed: &Packed,
+        body_len: usize,
     ) -> Result<Option<i64>, Refusal> {
         let client = agent.client();
-        match self
-            .attempt(client, agent.generation(), &packed, body_len, false, until)
-            .await
-        {
+        let rules = self.rules(client, agent.generation(), false);
+        match self.attempt(packed, body_len, rules).await {
             Err(Failure::Doubt) => {}
             Err(Failure::Refused(refusal)) => return Err(refusal),
             Ok(check_in) => return Ok(check_in),
@@ -72,6 +89,7 @@ impl Store {
         // The client may have been enrolled anew: its flows are then of a generation that is not
         // known here yet.
         self.metrics.rechecked.inc();
+        let until = Instant::now() + self.wait;
         self.registry
             .current(client, until)
             .await
@@ -79,63 +97,53 @@ impl Store {
         let Some(known) = self.registry.known(client) else {
             return Err(Refusal::Unknown(client.client.to_string()));
         };
-        match self
-            .attempt(client, known.generation, &packed, body_len, true, until)
-            .await
-        {
+        let rules = self.rules(client, known.generation, true);
+        match self.attempt(packed, body_len, rules).await {
             Ok(check_in) => Ok(check_in),
             Err(Failure::Refused(refusal)) => Err(refusal),
             Err(Failure::Doubt) => Err(not_stored("a foreign flow id was looked at twice")),
         }
     }
 
-    async fn attempt(
-        &self,
-        client: &ClientKey,
-        generation: i64,
-        packed: &Packed,
-        body_len: usize,
-        certain: bool,
-        until: Instant,
-    ) -> Result<Option<i64>, Failure> {
+    fn rules(&self, client: &ClientKey, generation: i64, certain: bool) -> Rules {
         let at_us = now_us();
-        let header = Header {
-            org: client.org.to_string(),
-            client: client.client.to_string(),
-            generation,
-            at_us,
-            frontend: self.name.clone(),
-            trace: String::new(),
-        };
-        let rules = Rules {
+        Rules {
             mac: self.mac.clone(),
             adopt: self.adopt.at(at_us),
             client: client.clone(),
-            header: header.clone(),
+            header: Header {
+                org: client.org.to_string(),
+                client: client.client.to_string(),
+                generation,
+                at_us,
+                frontend: self.name.clone(),
+                trace: String::new(),
+            },
             throttle: self.throttle.clone(),
             certain,
-        };
-        let mut appends = Appends::new(self, client, header);
-        let work = async {
-            let seen = if body_len <= INLINE {
-                appends.cut_here(packed, &rules).await?
-            } else {
-                appends.cut_beside(packed.clone(), rules).await?
-            };
-            appends.finish().await?;
-            // After everything else: a marker in `scheduling` says that it stands in `results`
-            // and `uploads` too.
-            appends.statistics(&seen).await?;
-            self.throttle.heard(client, &seen.stats);
-            self.metrics.ignored.add(seen.ignored as i64);
-            Ok(seen.check_in)
-        };
-        match timeout_at(until, work).await {
-            Ok(result) => result,
-            Err(_) => Err(Failure::Refused(not_stored(
-                "the log did not answer in time",
-            ))),
         }
+    }
+
+    async fn attempt(
+        &self,
+        packed: &Packed,
+        body_len: usize,
+        rules: Rules,
+    ) -> Result<Option<i64>, Failure> {
+        let client = rules.client.clone();
+        let mut appends = Appends::new(self, &client, rules.header.clone());
+        let seen = if body_len <= INLINE {
+            appends.cut_here(packed, &rules).await?
+        } else {
+            appends.cut_beside(packed.clone(), rules).await?
+        };
+        appends.finish().await?;
+        // After everything else: a marker in `scheduling` says that it stands in `results` and
+        // `uploads` too.
+        appends.statistics(&seen).await?;
+        self.throttle.heard(&client, &seen.stats);
+        self.metrics.ignored.add(seen.ignored as i64);
+        Ok(seen.check_in)
     }
 }
 
@@ -192,8 +200,16 @@ impl<'a> Appends<'a> {
 
     /// Inflates on a thread that may be busy, one piece ahead of the appends.
     async fn cut_beside(&mut self, packed: Packed, rules: Rules) -> Result<Seen, Failure> {
+        let permit = self
+            .store
+            .cutters
+            .clone()
+            .acquire_owned()
+            .await
+            .map_err(not_stored)?;
         let (sender, mut pieces) = mpsc::channel(1);
         let cutting = tokio::task::spawn_blocking(move || {
+            let _permit = permit;
             cut(&packed, &rules, &mut |piece| {
                 sender.blocking_send(piece).is_ok()
             })
@@ -233,11 +249,8 @@ impl<'a> Appends<'a> {
         ];
         let id = ContentId::of(&parts).to_string();
         let key = format!("messages/{}/{id}", &id[..2]);
-        self.store
-            .objects
-            .put(&key, message.bytes)
-            .await
-            .map_err(not_stored)?;
+        let put = timeout(self.store.wait, self.store.objects.put(&key, message.bytes));
+        put.await.map_err(not_stored)?.map_err(not_stored)?;
         self.store.metrics.objects.inc();
         self.store.metrics.messages.inc();
         let message = AgentMessage {
@@ -292,9 +305,10 @@ impl<'a> Appends<'a> {
     }
 
     async fn one(&mut self) -> Result<(), Refusal> {
-        match self.window.next().await {
-            Some(Err(error)) => Err(not_stored(error)),
-            _ => Ok(()),
+        match timeout(self.store.wait, self.window.next()).await {
+            Ok(Some(Err(error))) => Err(not_stored(error)),
+            Ok(_) => Ok(()),
+            Err(_) => Err(not_stored("the log did not answer in time")),
         }
     }
 

@@ -135,7 +135,13 @@ async fn forged_requests_take_nobody_in() {
 
     // For the victim's id with a key of one's own, under either name.
     let forged = csr(&agent.key.csr_pem_for(victim.client_id()).unwrap());
-    assert_eq!(agent.post("control", &[forged.clone()]).await.status(), 406);
+    assert_eq!(
+        agent
+            .post("control", std::slice::from_ref(&forged))
+            .await
+            .status(),
+        406
+    );
     let named = TestAgent {
         session: AgentSession::with_source(&agent.key, &deployment.server, victim.client_id())
             .unwrap(),
@@ -144,7 +150,13 @@ async fn forged_requests_take_nobody_in() {
     assert_eq!(named.post("control", &[forged]).await.status(), 406);
     // The victim's own request, sent by somebody else.
     let stolen = csr(&victim.csr_pem().unwrap());
-    assert_eq!(agent.post("control", &[stolen.clone()]).await.status(), 406);
+    assert_eq!(
+        agent
+            .post("control", std::slice::from_ref(&stolen))
+            .await
+            .status(),
+        406
+    );
     assert_eq!(named.post("control", &[stolen]).await.status(), 406);
     // Under a session that is not that of enrolment.
     let mut elsewhere = agent.csr();

@@ -13,7 +13,7 @@ use nublar_wire::{Compression, Plaintext, message_list};
 use prost::Message as _;
 use reqwest::StatusCode;
 use std::time::Duration;
-use support::agent::{TestAgent, Version, buffer, check_in, rows, stats};
+use support::agent::{TestAgent, Version, buffer, check_in, noise, rows, stats};
 use support::{Deployment, eventually};
 
 async fn stored(deployment: &Deployment, topic: &str) -> Vec<Bytes> {
@@ -250,16 +250,6 @@ async fn records_are_cut_and_what_is_too_large_becomes_an_object() {
     let running = deployment.start().await;
     let agent = TestAgent::enrolled(&deployment, &running).await;
     let flow = agent.flow(1);
-    let noise = |seed: u64, len: usize| {
-        let mut state = seed;
-        let step = || {
-            state = state
-                .wrapping_mul(6_364_136_223_846_793_005)
-                .wrapping_add(1);
-            (state >> 56) as u8
-        };
-        std::iter::repeat_with(step).take(len).collect::<Vec<u8>>()
-    };
     let mut sent: Vec<_> = (0..6).map(|n| buffer(&flow, noise(n, 400 << 10))).collect();
     sent.insert(3, buffer(&flow, noise(9, 1600 << 10)));
     agent.control(&sent).await;
@@ -465,6 +455,43 @@ async fn a_body_that_never_ends_is_given_up_and_delays_nobody() {
     assert_eq!(answer, b"HTTP/1.1 408");
     assert_eq!(running.metrics.broken_bodies.get(), 1);
     eventually(async || (running.metrics.admitted_bytes.get() == 0).then_some(())).await;
+    running.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn slow_bodies_hold_no_room_for_what_they_only_announce() {
+    use tokio::io::AsyncWriteExt as _;
+    let deployment = Deployment::new().await;
+    let running = deployment
+        .start_with(|config| {
+            config.byte_budget = 8 << 20;
+            config.byte_reserve = 0;
+        })
+        .await;
+    let agent = TestAgent::enrolled(&deployment, &running).await;
+    let slow = (0..40).map(|_| async {
+        let mut stream = tokio::net::TcpStream::connect(running.http).await.unwrap();
+        let head = b"POST /control HTTP/1.1\r\nHost: x\r\nContent-Length: 5000000\r\n\r\n";
+        stream.write_all(head).await.unwrap();
+        loop {
+            stream.write_all(&[0; 1000]).await.unwrap();
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    });
+    let event = [buffer(&agent.flow(1), noise(1, 1 << 20))];
+    tokio::select! {
+        _ = futures::future::join_all(slow) => {}
+        () = async {
+            // They have announced 200 MB, for which there would be no room.
+            eventually(async || (running.metrics.posts.get() == 41).then_some(())).await;
+            for _ in 0..5 {
+                agent.control(&event).await;
+            }
+        } => {}
+    }
+    assert_eq!(deployment.messages("uploads").await.len(), 5);
+    assert_eq!(running.metrics.refused_busy.get(), 0);
+    assert_eq!(running.metrics.held_back.get(), 0, "nobody had to wait");
     running.stop().await;
 }
 

@@ -218,3 +218,15 @@ pub(crate) fn stats(session: &str, complete: bool, status: i32, urgent: bool) ->
         ..Default::default()
     }
 }
+
+/// Bytes that do not compress.
+pub(crate) fn noise(seed: u64, len: usize) -> Vec<u8> {
+    let mut state = seed;
+    let step = || {
+        state = state
+            .wrapping_mul(6_364_136_223_846_793_005)
+            .wrapping_add(1);
+        (state >> 56) as u8
+    };
+    std::iter::repeat_with(step).take(len).collect()
+}
