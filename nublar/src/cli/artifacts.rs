@@ -20,7 +20,11 @@ pub(super) async fn perform(rest: &Rest, out: &mut Output, command: Artifacts) -
             for file in &files {
                 failed |= !add(rest, out, file).await?;
             }
-            return Ok(if failed { ExitCode::FAILURE } else { ExitCode::SUCCESS });
+            return Ok(if failed {
+                ExitCode::FAILURE
+            } else {
+                ExitCode::SUCCESS
+            });
         }
         Artifacts::Remove { name, .. } => {
             let request = rest.request(Method::DELETE, &format!("/artifacts/{}", escaped(&name)));
@@ -49,9 +53,18 @@ async fn list(rest: &Rest, out: &mut Output, search: Option<&str>) -> Result<()>
             "" => text(artifact, "description"),
             of => format!("another name of {of}"),
         };
-        table.row([text(artifact, "name"), text(artifact, "type"), text(artifact, "origin"), description]);
+        table.row([
+            text(artifact, "name"),
+            text(artifact, "type"),
+            text(artifact, "origin"),
+            description,
+        ]);
     }
-    if out.json { Ok(()) } else { out.table(&table, "no artifact matches") }
+    if out.json {
+        Ok(())
+    } else {
+        out.table(&table, "no artifact matches")
+    }
 }
 
 async fn show(rest: &Rest, out: &mut Output, name: &str) -> Result<()> {
@@ -69,27 +82,40 @@ async fn show(rest: &Rest, out: &mut Output, name: &str) -> Result<()> {
 async fn add(rest: &Rest, out: &mut Output, file: &Path) -> Result<bool> {
     let (name, yaml) = if file == Path::new("-") {
         let mut text = Vec::new();
-        std::io::stdin().read_to_end(&mut text).context("cannot read standard input")?;
+        std::io::stdin()
+            .read_to_end(&mut text)
+            .context("cannot read standard input")?;
         ("standard input".to_owned(), text)
     } else {
         let name = file.display().to_string();
         let text = std::fs::read(file).with_context(|| format!("cannot read {name}"))?;
         (name, text)
     };
-    let sent = rest.send(rest.request(Method::PUT, "/artifacts").body(yaml)).await;
+    let sent = rest
+        .send(rest.request(Method::PUT, "/artifacts").body(yaml))
+        .await;
     let answer = match sent {
         Ok(response) => read(response).await?,
         Err(error) => {
             let refused = error.downcast_ref::<Refused>().map(|refused| &refused.body);
-            let problems = refused.and_then(|body| body.get("problems")).and_then(Value::as_array);
-            let Some(problems) = problems else { return Err(error) };
+            let problems = refused
+                .and_then(|body| body.get("problems"))
+                .and_then(Value::as_array);
+            let Some(problems) = problems else {
+                return Err(error);
+            };
             for problem in problems {
                 eprintln!("{}", problem_line(&name, problem));
             }
             return Ok(false);
         }
     };
-    for warning in answer.get("warnings").and_then(Value::as_array).into_iter().flatten() {
+    for warning in answer
+        .get("warnings")
+        .and_then(Value::as_array)
+        .into_iter()
+        .flatten()
+    {
         eprintln!("{}", problem_line(&format!("warning: {name}"), warning));
     }
     if out.json {
@@ -97,7 +123,9 @@ async fn add(rest: &Rest, out: &mut Output, file: &Path) -> Result<bool> {
     } else if answer.get("name").is_some() {
         out.line(&format!("{} is added", text(&answer, "name")))?;
     } else {
-        out.line(&format!("{name}: on record, but the foreman has not answered yet"))?;
+        out.line(&format!(
+            "{name}: on record, but the foreman has not answered yet"
+        ))?;
     }
     Ok(true)
 }
@@ -111,5 +139,9 @@ pub(super) fn problem_line(file: &str, problem: &Value) -> String {
     }
     let key = text(problem, "key");
     let message = text(problem, "message");
-    shown(&if key.is_empty() { format!("{line}: {message}") } else { format!("{line}: {key}: {message}") })
+    shown(&if key.is_empty() {
+        format!("{line}: {message}")
+    } else {
+        format!("{line}: {key}: {message}")
+    })
 }

@@ -14,8 +14,15 @@ pub(super) async fn list(
     limit: Option<usize>,
 ) -> Result<()> {
     let query = format!("&q={}", escaped(&search_box(search)));
-    let mut table =
-        Table::new(["CLIENT", "HOSTNAME", "OS", "RELEASE", "LAST SEEN", "ADDRESS", "LABELS"]);
+    let mut table = Table::new([
+        "CLIENT",
+        "HOSTNAME",
+        "OS",
+        "RELEASE",
+        "LAST SEEN",
+        "ADDRESS",
+        "LABELS",
+    ]);
     let json = out.json;
     rest.pages("/clients", &query, "clients", limit, |client| {
         if json {
@@ -66,10 +73,22 @@ pub(super) async fn show(rest: &Rest, out: &mut Output, client: &str) -> Result<
         ("fqdn", named("fqdn")),
         ("os", named("os")),
         ("release", named("release")),
-        ("platform", [named("platform"), named("platform_version")].join(" ").trim().to_owned()),
+        (
+            "platform",
+            [named("platform"), named("platform_version")]
+                .join(" ")
+                .trim()
+                .to_owned(),
+        ),
         ("kernel", named("kernel_version")),
         ("architecture", named("architecture")),
-        ("agent", [named("client_name"), named("client_version")].join(" ").trim().to_owned()),
+        (
+            "agent",
+            [named("client_name"), named("client_version")]
+                .join(" ")
+                .trim()
+                .to_owned(),
+        ),
         ("built", named("build_time")),
         ("labels", named("labels")),
         ("address", named("last_ip")),

@@ -26,16 +26,31 @@ pub(super) async fn collect(rest: &Rest, out: &mut Output, wish: Wish) -> Result
         if out.json {
             out.document(&answer)?;
         } else {
-            out.line(&format!("{flow}: collecting {} from {}", text(&answer, "artifacts"), wish.client))?;
-            out.line(&format!("watch it with: nublar flow {} {flow}", wish.client))?;
+            out.line(&format!(
+                "{flow}: collecting {} from {}",
+                text(&answer, "artifacts"),
+                wish.client
+            ))?;
+            out.line(&format!(
+                "watch it with: nublar flow {} {flow}",
+                wish.client
+            ))?;
         }
         return Ok(ExitCode::SUCCESS);
     };
     if !out.json {
-        eprintln!("{flow}: collecting {} from {}", text(&answer, "artifacts"), wish.client);
+        eprintln!(
+            "{flow}: collecting {} from {}",
+            text(&answer, "artifacts"),
+            wish.client
+        );
     }
     let path = format!("/clients/{}/flows/{flow}", escaped(&wish.client));
-    let mut progress = Progress { quiet: out.json, shown: String::new(), begun: Instant::now() };
+    let mut progress = Progress {
+        quiet: out.json,
+        shown: String::new(),
+        begun: Instant::now(),
+    };
     let watching = watch(rest, &path, &mut progress);
     let ended = if seconds == 0 {
         watching.await
@@ -44,7 +59,10 @@ pub(super) async fn collect(rest: &Rest, out: &mut Output, wish: Wish) -> Result
             Ok(ended) => ended,
             Err(_) => {
                 progress.over();
-                bail!("{flow} has not ended within {seconds} s; it goes on, watch it with: nublar flow {} {flow}", wish.client);
+                bail!(
+                    "{flow} has not ended within {seconds} s; it goes on, watch it with: nublar flow {} {flow}",
+                    wish.client
+                );
             }
         }
     };
@@ -56,7 +74,11 @@ pub(super) async fn collect(rest: &Rest, out: &mut Output, wish: Wish) -> Result
     } else {
         report(out, &wish.client, &flow, finished)?;
     }
-    Ok(if finished { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    Ok(if finished {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    })
 }
 
 fn report(out: &mut Output, client: &str, flow: &Value, finished: bool) -> Result<()> {
@@ -91,7 +113,10 @@ fn counts(flow: &Value) -> String {
 pub(super) fn body(wish: &Wish) -> Result<Value> {
     let mut parameters = Map::new();
     for parameter in &wish.parameters {
-        let Some((name, value)) = parameter.split_once('=').filter(|(name, _)| !name.is_empty()) else {
+        let Some((name, value)) = parameter
+            .split_once('=')
+            .filter(|(name, _)| !name.is_empty())
+        else {
             bail!("--param {parameter} is not NAME=VALUE");
         };
         if parameters.insert(name.to_owned(), json!(value)).is_some() {
@@ -110,7 +135,9 @@ pub(super) fn body(wish: &Wish) -> Result<Value> {
         ("deadline_s", wish.deadline),
     ];
     if let Some(fields) = body.as_object_mut() {
-        let set = limits.into_iter().filter_map(|(name, limit)| Some((name.to_owned(), json!(limit?))));
+        let set = limits
+            .into_iter()
+            .filter_map(|(name, limit)| Some((name.to_owned(), json!(limit?))));
         fields.extend(set);
     }
     Ok(body)
@@ -126,7 +153,10 @@ async fn send(rest: &Rest, client: &str, body: &Value) -> Result<Value> {
     let path = format!("/clients/{}/flows", escaped(client));
     let mut tries = 1;
     loop {
-        let request = rest.request(Method::POST, &path).header("idempotency-key", &key).json(body);
+        let request = rest
+            .request(Method::POST, &path)
+            .header("idempotency-key", &key)
+            .json(body);
         let sent = match rest.send(request).await {
             Ok(response) => read(response).await,
             Err(error) => Err(error),
@@ -191,7 +221,12 @@ struct Progress {
 
 impl Progress {
     fn show(&mut self, flow: &Value) {
-        let line = format!("{}: {} ({})", text(flow, "state"), shown(&text(flow, "status")), counts(flow));
+        let line = format!(
+            "{}: {} ({})",
+            text(flow, "state"),
+            shown(&text(flow, "status")),
+            counts(flow)
+        );
         if self.quiet || line == self.shown {
             return;
         }

@@ -12,7 +12,11 @@ use std::process::ExitCode;
 
 /// The path of a flow.
 pub(super) fn path(of: &OfFlow) -> String {
-    format!("/clients/{}/flows/{}", escaped(&of.client), escaped(&of.flow))
+    format!(
+        "/clients/{}/flows/{}",
+        escaped(&of.client),
+        escaped(&of.flow)
+    )
 }
 
 pub(super) async fn list(
@@ -22,7 +26,15 @@ pub(super) async fn list(
     limit: Option<usize>,
 ) -> Result<()> {
     let mut table = Table::new([
-        "FLOW", "STATE", "ARTIFACTS", "CREATED", ">ROWS", ">FILES", ">BYTES", "BY", "STATUS",
+        "FLOW",
+        "STATE",
+        "ARTIFACTS",
+        "CREATED",
+        ">ROWS",
+        ">FILES",
+        ">BYTES",
+        "BY",
+        "STATUS",
     ]);
     let json = out.json;
     let path = format!("/clients/{}/flows", escaped(client));
@@ -45,7 +57,11 @@ pub(super) async fn list(
         Ok(())
     })
     .await?;
-    if json { Ok(()) } else { out.table(&table, "this client has no flows yet") }
+    if json {
+        Ok(())
+    } else {
+        out.table(&table, "this client has no flows yet")
+    }
 }
 
 pub(super) async fn show(rest: &Rest, out: &mut Output, of: &OfFlow) -> Result<()> {
@@ -61,7 +77,11 @@ fn print(out: &mut Output, flow: &Value) -> Result<()> {
     let moment = |name: &str| flow.get(name).and_then(Value::as_i64);
     let reported = flow.get("reported").cloned().unwrap_or(Value::Null);
     let of = |stored: u64, reported: u64| {
-        if reported > stored { format!("{stored} of {reported}") } else { stored.to_string() }
+        if reported > stored {
+            format!("{stored} of {reported}")
+        } else {
+            stored.to_string()
+        }
     };
     let took = moment("create_time").zip(moment("end_time"));
     out.fields(&[
@@ -75,20 +95,48 @@ fn print(out: &mut Output, flow: &Value) -> Result<()> {
         ("started", time(moment("start_time"))),
         ("ended", time(moment("end_time"))),
         // Microseconds below 2^53.
-        ("took", took.map_or_else(String::new, |(from, to)| duration((to - from) as f64 / 1e6))),
-        ("rows", of(number(flow, "total_collected_rows"), number(&reported, "rows"))),
+        (
+            "took",
+            took.map_or_else(String::new, |(from, to)| duration((to - from) as f64 / 1e6)),
+        ),
+        (
+            "rows",
+            of(
+                number(flow, "total_collected_rows"),
+                number(&reported, "rows"),
+            ),
+        ),
         ("log lines", number(flow, "total_logs").to_string()),
-        ("files", of(number(flow, "total_uploaded_files"), number(&reported, "files"))),
+        (
+            "files",
+            of(
+                number(flow, "total_uploaded_files"),
+                number(&reported, "files"),
+            ),
+        ),
         ("bytes", size(number(flow, "total_uploaded_bytes"))),
         ("results", named("artifacts_with_results")),
-        ("ran twice", if flow.get("ran_twice") == Some(&Value::Bool(true)) { "yes".to_owned() } else { String::new() }),
+        (
+            "ran twice",
+            if flow.get("ran_twice") == Some(&Value::Bool(true)) {
+                "yes".to_owned()
+            } else {
+                String::new()
+            },
+        ),
         ("backtrace", named("backtrace")),
     ])?;
-    let queries = flow.get("query_stats").and_then(Value::as_array).cloned().unwrap_or_default();
+    let queries = flow
+        .get("query_stats")
+        .and_then(Value::as_array)
+        .cloned()
+        .unwrap_or_default();
     if queries.is_empty() {
         return Ok(());
     }
-    let mut table = Table::new([">QUERY", "STATUS", ">ROWS", ">LOGS", ">FILES", ">TOOK", "RESULTS", "ERROR"]);
+    let mut table = Table::new([
+        ">QUERY", "STATUS", ">ROWS", ">LOGS", ">FILES", ">TOOK", "RESULTS", "ERROR",
+    ]);
     for (place, query) in queries.iter().enumerate() {
         let took = query.get("duration").and_then(Value::as_f64).unwrap_or(0.0);
         table.row([

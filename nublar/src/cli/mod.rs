@@ -256,14 +256,36 @@ async fn perform(command: Command, rest: &Rest, out: &mut Output) -> Result<Exit
         Command::Collect { wish, .. } => return collect::collect(rest, out, wish).await,
         Command::Flows { client, limit, .. } => flows::list(rest, out, &client, limit).await?,
         Command::Flow { of } => flows::show(rest, out, &of).await?,
-        Command::Results { of, name, format, start, limit } => {
-            let wanted = results::Wanted { name, format, start, limit };
+        Command::Results {
+            of,
+            name,
+            format,
+            start,
+            limit,
+        } => {
+            let wanted = results::Wanted {
+                name,
+                format,
+                start,
+                limit,
+            };
             results::print(rest, out, &of, wanted).await?;
         }
         Command::Logs { of } => results::logs(rest, out, &of).await?,
-        Command::Uploads { of, get, out: file, pad, partial } => match get.zip(file) {
+        Command::Uploads {
+            of,
+            get,
+            out: file,
+            pad,
+            partial,
+        } => match get.zip(file) {
             Some((name, file)) => {
-                let wanted = uploads::Wanted { name, file, pad, partial };
+                let wanted = uploads::Wanted {
+                    name,
+                    file,
+                    pad,
+                    partial,
+                };
                 uploads::save(rest, out, &of, &wanted).await?;
             }
             None => uploads::list(rest, out, &of).await?,

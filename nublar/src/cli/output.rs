@@ -13,7 +13,10 @@ pub(super) struct Output {
 
 impl Output {
     pub(super) fn new(json: bool) -> Self {
-        Self { json, stdout: BufWriter::new(std::io::stdout()) }
+        Self {
+            json,
+            stdout: BufWriter::new(std::io::stdout()),
+        }
     }
 
     /// A line of text.
@@ -65,7 +68,10 @@ pub(super) fn text(document: &Value, name: &str) -> String {
         None | Some(Value::Null) => String::new(),
         Some(Value::String(text)) => text.clone(),
         Some(Value::Array(list)) => {
-            let texts = list.iter().map(|item| item.as_str().map_or_else(|| item.to_string(), str::to_owned));
+            let texts = list.iter().map(|item| {
+                item.as_str()
+                    .map_or_else(|| item.to_string(), str::to_owned)
+            });
             texts.collect::<Vec<_>>().join(", ")
         }
         Some(other) => other.to_string(),

@@ -47,22 +47,35 @@ impl Rest {
     pub(super) fn new(place: Place) -> Result<Self> {
         // Another part of the process may have chosen already.
         let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
-        let mut builder = Client::builder().connect_timeout(CONNECT).read_timeout(SILENCE);
-        if ["127.0.0.1", "[::1]", "localhost"].iter().any(|host| place.url.contains(host)) {
+        let mut builder = Client::builder()
+            .connect_timeout(CONNECT)
+            .read_timeout(SILENCE);
+        if ["127.0.0.1", "[::1]", "localhost"]
+            .iter()
+            .any(|host| place.url.contains(host))
+        {
             builder = builder.no_proxy();
         }
-        Ok(Self { client: builder.build()?, place })
+        Ok(Self {
+            client: builder.build()?,
+            place,
+        })
     }
 
     /// A request for a path below `/api/v1`.
     pub(super) fn request(&self, method: Method, path: &str) -> RequestBuilder {
         let url = format!("{}/api/v1{path}", self.place.url);
-        self.client.request(method, url).bearer_auth(&self.place.token)
+        self.client
+            .request(method, url)
+            .bearer_auth(&self.place.token)
     }
 
     /// Sends a request; an answer that says no is an error.
     pub(super) async fn send(&self, request: RequestBuilder) -> Result<Response> {
-        let response = request.send().await.map_err(|error| self.unanswered(&error))?;
+        let response = request
+            .send()
+            .await
+            .map_err(|error| self.unanswered(&error))?;
         if response.status().is_success() {
             return Ok(response);
         }
@@ -70,7 +83,8 @@ impl Rest {
         let body = response.bytes().await.unwrap_or_default();
         let body: Value = serde_json::from_slice(&body).unwrap_or(Value::Null);
         let said = |name: &str| body.get(name).and_then(Value::as_str);
-        let mut text = said("error").map_or_else(|| format!("the server answered {status}"), str::to_owned);
+        let mut text =
+            said("error").map_or_else(|| format!("the server answered {status}"), str::to_owned);
         if status == StatusCode::UNAUTHORIZED {
             text = format!("the server at {} does not take this token", self.place.url);
         }
@@ -90,13 +104,17 @@ impl Rest {
         while let Some(deeper) = cause.source() {
             cause = deeper;
         }
-        let Place { url, unanswered, .. } = &self.place;
+        let Place {
+            url, unanswered, ..
+        } = &self.place;
         anyhow!("the server at {url} does not answer ({cause}); {unanswered}")
     }
 
     /// `GET` of JSON.
     pub(super) async fn json(&self, path: &str) -> Result<Value> {
-        let request = self.request(Method::GET, path).header(ACCEPT, "application/json");
+        let request = self
+            .request(Method::GET, path)
+            .header(ACCEPT, "application/json");
         read(self.send(request).await?).await
     }
 
@@ -119,8 +137,14 @@ impl Rest {
         let mut after = String::new();
         while left > 0 {
             let size = left.min(PAGE);
-            let page = self.json(&format!("{path}?limit={size}{query}{after}")).await?;
-            let listed = page.get(items).and_then(Value::as_array).cloned().unwrap_or_default();
+            let page = self
+                .json(&format!("{path}?limit={size}{query}{after}"))
+                .await?;
+            let listed = page
+                .get(items)
+                .and_then(Value::as_array)
+                .cloned()
+                .unwrap_or_default();
             left = left.saturating_sub(listed.len());
             listed.into_iter().try_for_each(&mut each)?;
             match page.get("next").and_then(Value::as_str) {

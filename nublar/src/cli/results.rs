@@ -39,10 +39,23 @@ pub(super) async fn print(
     of: &OfFlow,
     wanted: Wanted,
 ) -> Result<()> {
-    let Some(name) = &wanted.name else { return list(rest, out, of).await };
-    let format = wanted.format.unwrap_or(if out.json { Format::Jsonl } else { Format::Table });
-    let written = if format == Format::Csv { "csv" } else { "jsonl" };
-    let limit = wanted.limit.map(|limit| format!("&limit={limit}")).unwrap_or_default();
+    let Some(name) = &wanted.name else {
+        return list(rest, out, of).await;
+    };
+    let format = wanted.format.unwrap_or(if out.json {
+        Format::Jsonl
+    } else {
+        Format::Table
+    });
+    let written = if format == Format::Csv {
+        "csv"
+    } else {
+        "jsonl"
+    };
+    let limit = wanted
+        .limit
+        .map(|limit| format!("&limit={limit}"))
+        .unwrap_or_default();
     let parts: Vec<String> = name.split('/').map(escaped).collect();
     let place = format!(
         "{}/results/{}?format={written}&start={}{limit}",
@@ -52,9 +65,15 @@ pub(super) async fn print(
     );
     let response = rest.stream(&place).await?;
     if said(response.headers(), "x-nublar-ran-twice") == Some("true") {
-        eprintln!("nublar: the client ran this flow twice; rows of the second run are left out where they repeat");
+        eprintln!(
+            "nublar: the client ran this flow twice; rows of the second run are left out where they repeat"
+        );
     }
-    if format == Format::Table { rows(out, response).await } else { copy(out, response).await }
+    if format == Format::Table {
+        rows(out, response).await
+    } else {
+        copy(out, response).await
+    }
 }
 
 async fn list(rest: &Rest, out: &mut Output, of: &OfFlow) -> Result<()> {
@@ -68,9 +87,17 @@ async fn list(rest: &Rest, out: &mut Output, of: &OfFlow) -> Result<()> {
         }
         let twice = set.get("ran_twice") == Some(&Value::Bool(true));
         let note = if twice { "ran twice" } else { "" };
-        table.row([text(set, "name"), number(set, "rows").to_string(), note.to_owned()]);
+        table.row([
+            text(set, "name"),
+            number(set, "rows").to_string(),
+            note.to_owned(),
+        ]);
     }
-    if out.json { Ok(()) } else { out.table(&table, "no rows") }
+    if out.json {
+        Ok(())
+    } else {
+        out.table(&table, "no rows")
+    }
 }
 
 /// An answer as it comes.
@@ -92,7 +119,11 @@ pub(super) struct Lines {
 
 impl Lines {
     pub(super) fn new(response: Response) -> Self {
-        Self { response, buffer: Vec::new(), over: false }
+        Self {
+            response,
+            buffer: Vec::new(),
+            over: false,
+        }
     }
 
     /// The next lines, some at a time; none at the end.
@@ -105,7 +136,10 @@ impl Lines {
             let whole = if self.over {
                 self.buffer.len()
             } else {
-                self.buffer.iter().rposition(|byte| *byte == b'\n').map_or(0, |place| place + 1)
+                self.buffer
+                    .iter()
+                    .rposition(|byte| *byte == b'\n')
+                    .map_or(0, |place| place + 1)
             };
             if whole > 0 {
                 let rest = self.buffer.split_off(whole);
@@ -145,18 +179,25 @@ pub(super) fn aligned(rows: &[Value]) -> Table {
     let mut numeric: Vec<bool> = Vec::new();
     for row in rows {
         for (name, value) in fields(row) {
-            let place = names.iter().position(|known| *known == name).unwrap_or_else(|| {
-                names.push(name.clone());
-                numeric.push(true);
-                names.len() - 1
-            });
+            let place = names
+                .iter()
+                .position(|known| *known == name)
+                .unwrap_or_else(|| {
+                    names.push(name.clone());
+                    numeric.push(true);
+                    names.len() - 1
+                });
             if let Some(numeric) = numeric.get_mut(place) {
                 *numeric &= value.is_number() || value.is_null();
             }
         }
     }
     let head = names.iter().zip(&numeric).map(|(name, numeric)| {
-        if *numeric { format!(">{}", shown(name)) } else { shown(name) }
+        if *numeric {
+            format!(">{}", shown(name))
+        } else {
+            shown(name)
+        }
     });
     let mut table = Table::new(head.collect::<Vec<_>>());
     for row in rows {
@@ -184,14 +225,25 @@ pub(super) async fn logs(rest: &Rest, out: &mut Output, of: &OfFlow) -> Result<(
             any = true;
         }
     }
-    if any { Ok(()) } else { out.line("no log lines") }
+    if any {
+        Ok(())
+    } else {
+        out.line("no log lines")
+    }
 }
 
 /// A log line for people.
 pub(super) fn log_line(line: &Value) -> String {
     // Agents write whole seconds, some with a fraction; both are far below 2^53.
-    let seconds = line.get("client_time").and_then(Value::as_f64).unwrap_or(0.0);
+    let seconds = line
+        .get("client_time")
+        .and_then(Value::as_f64)
+        .unwrap_or(0.0);
     let moment = time(Some((seconds * 1e6) as i64));
     let message = text(line, "message");
-    format!("{moment:20}  {:7}  {}", shown(&text(line, "level")), shown(message.trim_end()))
+    format!(
+        "{moment:20}  {:7}  {}",
+        shown(&text(line, "level")),
+        shown(message.trim_end())
+    )
 }

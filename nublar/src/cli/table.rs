@@ -23,7 +23,12 @@ impl Table {
             right.push(name.starts_with('>'));
             names.push(name.strip_prefix('>').unwrap_or(name).to_owned());
         }
-        Self { head: names, right, rows: Vec::new(), longest: LONGEST }
+        Self {
+            head: names,
+            right,
+            rows: Vec::new(),
+            longest: LONGEST,
+        }
     }
 
     /// The same with cells of any length.
@@ -33,7 +38,9 @@ impl Table {
     }
 
     pub(super) fn row(&mut self, cells: impl IntoIterator<Item = String>) {
-        let cells = cells.into_iter().map(|cell| bounded(&shown(&cell), self.longest));
+        let cells = cells
+            .into_iter()
+            .map(|cell| bounded(&shown(&cell), self.longest));
         self.rows.push(cells.collect());
     }
 

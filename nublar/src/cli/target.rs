@@ -62,27 +62,49 @@ impl Target {
         if let Some(file) = &self.token_file {
             let text = std::fs::read_to_string(file)
                 .with_context(|| format!("cannot read the token in {}", file.display()))?;
-            return Ok(Place { url, token: text.trim().to_owned(), unanswered });
+            return Ok(Place {
+                url,
+                token: text.trim().to_owned(),
+                unanswered,
+            });
         }
         // The folder of the server itself will do.
         match &self.data {
-            Some(data) => Ok(Place { url, unanswered, ..local(data)? }),
+            Some(data) => Ok(Place {
+                url,
+                unanswered,
+                ..local(data)?
+            }),
             None => bail!("--server needs --token-file FILE with the server's token"),
         }
     }
 }
 
 fn local(data: &Path) -> Result<Place> {
-    let start = format!("start the server with: nublar run --data {}", data.display());
+    let start = format!(
+        "start the server with: nublar run --data {}",
+        data.display()
+    );
     let file = data.join("api.json");
     let text = match std::fs::read(&file) {
         Ok(text) => text,
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
-            bail!("no server has run with --data {} yet; {start}", data.display());
+            bail!(
+                "no server has run with --data {} yet; {start}",
+                data.display()
+            );
         }
         Err(error) => return Err(error).with_context(|| format!("cannot read {}", file.display())),
     };
-    let left: Left = serde_json::from_slice(&text)
-        .with_context(|| format!("{} is not what a server leaves there; {start}", file.display()))?;
-    Ok(Place { url: left.url, token: left.token, unanswered: start })
+    let left: Left = serde_json::from_slice(&text).with_context(|| {
+        format!(
+            "{} is not what a server leaves there; {start}",
+            file.display()
+        )
+    })?;
+    Ok(Place {
+        url: left.url,
+        token: left.token,
+        unanswered: start,
+    })
 }

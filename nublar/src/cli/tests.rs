@@ -26,7 +26,10 @@ fn tables_are_aligned_and_have_no_trailing_blanks() {
     let mut table = Table::new(["NAME", ">ROWS", "NOTE"]);
     table.row(["é".to_owned(), "5".to_owned(), String::new()]);
     table.row(["日本".to_owned(), "12345".to_owned(), "x".to_owned()]);
-    assert_eq!(table.to_string(), "NAME   ROWS  NOTE\né         5\n日本  12345  x\n");
+    assert_eq!(
+        table.to_string(),
+        "NAME   ROWS  NOTE\né         5\n日本  12345  x\n"
+    );
 }
 
 #[test]
@@ -43,7 +46,10 @@ fn long_cells_are_cut_and_paths_are_not() {
 
 #[test]
 fn no_agent_writes_to_the_terminal() {
-    assert_eq!(shown("a\x1b[31mb\r\n\u{202e}c"), "a\\u{1b}[31mb\\r\\n\\u{202e}c");
+    assert_eq!(
+        shown("a\x1b[31mb\r\n\u{202e}c"),
+        "a\\u{1b}[31mb\\r\\n\\u{202e}c"
+    );
     assert_eq!(shown("ünï 日本"), "ünï 日本");
     let rows = [json!({"\x1b]0;x\x07": "\x1b[2J"})];
     assert!(!aligned(&rows).to_string().contains('\x1b'));
@@ -52,7 +58,11 @@ fn no_agent_writes_to_the_terminal() {
 
 #[test]
 fn rows_make_a_table_of_all_their_columns() {
-    let rows = [json!({"n": 1, "name": "a"}), json!({"n": 20, "more": {"k": [1]}}), json!({"n": null, "name": null})];
+    let rows = [
+        json!({"n": 1, "name": "a"}),
+        json!({"n": 20, "more": {"k": [1]}}),
+        json!({"n": null, "name": null}),
+    ];
     assert_eq!(
         aligned(&rows).to_string(),
         " n  name  more\n 1  a\n20        {\"k\":[1]}\n\n"
@@ -66,10 +76,27 @@ fn times_and_sizes_are_for_people() {
     assert_eq!(time(Some(1_795_514_940_444_042)), "2026-11-24T10:09:00Z");
     assert_eq!(time(Some(951_782_400_000_000)), "2000-02-29T00:00:00Z");
     assert_eq!(time(Some(4_102_444_799_000_000)), "2099-12-31T23:59:59Z");
-    assert_eq!([duration(0.25), duration(42.0), duration(185.0), duration(7620.0), duration(273_600.0)],
-        ["0.2 s", "42 s", "3 min 5 s", "2 h 7 min", "3 d 4 h"]);
-    assert_eq!([size(0), size(1023), size(1536), size(1_048_575), size(5 << 30), size(u64::MAX)],
-        ["0 B", "1023 B", "1.5 KiB", "1.0 MiB", "5.0 GiB", "16.0 EiB"]);
+    assert_eq!(
+        [
+            duration(0.25),
+            duration(42.0),
+            duration(185.0),
+            duration(7620.0),
+            duration(273_600.0)
+        ],
+        ["0.2 s", "42 s", "3 min 5 s", "2 h 7 min", "3 d 4 h"]
+    );
+    assert_eq!(
+        [
+            size(0),
+            size(1023),
+            size(1536),
+            size(1_048_575),
+            size(5 << 30),
+            size(u64::MAX)
+        ],
+        ["0 B", "1023 B", "1.5 KiB", "1.0 MiB", "5.0 GiB", "16.0 EiB"]
+    );
 }
 
 #[test]
@@ -81,14 +108,22 @@ fn log_lines_have_time_and_level() {
 #[test]
 fn problems_read_like_a_compilers() {
     let problem = json!({"line": 8, "column": 3, "key": "sources[0].query", "message": "no"});
-    assert_eq!(problem_line("a.yaml", &problem), "a.yaml:8:3: sources[0].query: no");
-    assert_eq!(problem_line("a.yaml", &json!({"line": 0, "message": "no"})), "a.yaml: no");
+    assert_eq!(
+        problem_line("a.yaml", &problem),
+        "a.yaml:8:3: sources[0].query: no"
+    );
+    assert_eq!(
+        problem_line("a.yaml", &json!({"line": 0, "message": "no"})),
+        "a.yaml: no"
+    );
 }
 
 #[test]
 fn a_wish_says_what_the_line_says() {
     let line = "nublar collect C.1 A B/S --param X=1=2 --param Y= --wait=60 --urgent --timeout 5 --deadline 9";
-    let Command::Collect { wish, .. } = parse(line).unwrap() else { panic!() };
+    let Command::Collect { wish, .. } = parse(line).unwrap() else {
+        panic!()
+    };
     assert_eq!(wish.wait, Some(60));
     assert_eq!(
         collect::body(&wish).unwrap(),
@@ -108,10 +143,17 @@ fn a_wish_says_what_the_line_says() {
 
 #[test]
 fn an_upload_is_chosen_by_id_path_or_name() {
-    let upload = |id: &str, path: &str, name: &str| json!({"upload_id": id, "path": path, "name": name});
-    let uploads = [upload("1", "/a/x", "x"), upload("2", "/b/x", "x"), upload("3", "/b/y", "y")];
+    let upload =
+        |id: &str, path: &str, name: &str| json!({"upload_id": id, "path": path, "name": name});
+    let uploads = [
+        upload("1", "/a/x", "x"),
+        upload("2", "/b/x", "x"),
+        upload("3", "/b/y", "y"),
+    ];
     let chosen = |name: &str| -> Result<Value, String> {
-        uploads::choose(&uploads, name).map(|upload| upload["upload_id"].clone()).map_err(|error| error.to_string())
+        uploads::choose(&uploads, name)
+            .map(|upload| upload["upload_id"].clone())
+            .map_err(|error| error.to_string())
     };
     assert_eq!(chosen("2").unwrap(), "2");
     assert_eq!(chosen("/b/x").unwrap(), "2");
@@ -124,16 +166,41 @@ fn an_upload_is_chosen_by_id_path_or_name() {
 fn a_server_that_is_not_there_says_how_to_start_it() {
     let folder = tempfile::tempdir().unwrap();
     let data = folder.path().display().to_string();
-    let place = |line: &str| parse(line).unwrap().target().place().map_err(|error| error.to_string());
-    let error = place(&format!("nublar clients --data {data}")).err().unwrap();
-    assert!(error.contains(&format!("nublar run --data {data}")), "{error}");
-    std::fs::write(folder.path().join("api.json"), r#"{"url":"http://127.0.0.1:1","token":"t","agents":[]}"#).unwrap();
+    let place = |line: &str| {
+        parse(line)
+            .unwrap()
+            .target()
+            .place()
+            .map_err(|error| error.to_string())
+    };
+    let error = place(&format!("nublar clients --data {data}"))
+        .err()
+        .unwrap();
+    assert!(
+        error.contains(&format!("nublar run --data {data}")),
+        "{error}"
+    );
+    std::fs::write(
+        folder.path().join("api.json"),
+        r#"{"url":"http://127.0.0.1:1","token":"t","agents":[]}"#,
+    )
+    .unwrap();
     let local = place(&format!("nublar clients --data {data}")).unwrap();
-    assert_eq!((local.url.as_str(), local.token.as_str()), ("http://127.0.0.1:1", "t"));
+    assert_eq!(
+        (local.url.as_str(), local.token.as_str()),
+        ("http://127.0.0.1:1", "t")
+    );
     let file = folder.path().join("token");
     std::fs::write(&file, "secret\n").unwrap();
-    let remote = place(&format!("nublar clients --server http://x:1/ --token-file {}", file.display())).unwrap();
-    assert_eq!((remote.url.as_str(), remote.token.as_str()), ("http://x:1", "secret"));
+    let remote = place(&format!(
+        "nublar clients --server http://x:1/ --token-file {}",
+        file.display()
+    ))
+    .unwrap();
+    assert_eq!(
+        (remote.url.as_str(), remote.token.as_str()),
+        ("http://x:1", "secret")
+    );
     let error = place("nublar clients --server x:1").err().unwrap();
     assert!(error.contains("http://"), "{error}");
 }

@@ -2,7 +2,9 @@
 
 /// Microseconds since 1970 as `2026-11-24T23:10:05Z`; empty when it is not known.
 pub(super) fn time(us: Option<i64>) -> String {
-    let Some(us) = us.filter(|us| *us > 0) else { return String::new() };
+    let Some(us) = us.filter(|us| *us > 0) else {
+        return String::new();
+    };
     let seconds = us / 1_000_000;
     let (day, second) = (seconds.div_euclid(86_400), seconds.rem_euclid(86_400));
     let (year, month, date) = civil(day);

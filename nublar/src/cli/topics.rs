@@ -10,13 +10,24 @@ use serde_json::Value;
 
 pub(super) async fn list(rest: &Rest, out: &mut Output) -> Result<()> {
     let topics = rest.json("/topics").await?;
-    let mut table = Table::new(["TOPIC", ">PARTITIONS", ">RECORDS", "GROUP", ">LAG", ">OLDEST"]);
+    let mut table = Table::new([
+        "TOPIC",
+        ">PARTITIONS",
+        ">RECORDS",
+        "GROUP",
+        ">LAG",
+        ">OLDEST",
+    ]);
     for topic in topics.as_array().map_or(&[][..], Vec::as_slice) {
         if out.json {
             out.value(topic)?;
             continue;
         }
-        let groups = topic.get("groups").and_then(Value::as_array).cloned().unwrap_or_default();
+        let groups = topic
+            .get("groups")
+            .and_then(Value::as_array)
+            .cloned()
+            .unwrap_or_default();
         let mut head = [
             text(topic, "name"),
             number(topic, "partitions").to_string(),
@@ -24,7 +35,14 @@ pub(super) async fn list(rest: &Rest, out: &mut Output) -> Result<()> {
         ];
         if groups.is_empty() {
             let [name, partitions, end] = head;
-            table.row([name, partitions, end, String::new(), String::new(), String::new()]);
+            table.row([
+                name,
+                partitions,
+                end,
+                String::new(),
+                String::new(),
+                String::new(),
+            ]);
             continue;
         }
         for group in &groups {
@@ -33,12 +51,19 @@ pub(super) async fn list(rest: &Rest, out: &mut Output) -> Result<()> {
                 ("?".to_owned(), text(group, "error"))
             } else {
                 let oldest = group.get("oldest_unmarked_s").and_then(Value::as_f64);
-                (number(group, "lag").to_string(), oldest.map(duration).unwrap_or_default())
+                (
+                    number(group, "lag").to_string(),
+                    oldest.map(duration).unwrap_or_default(),
+                )
             };
             table.row([name, partitions, end, text(group, "name"), lag, oldest]);
         }
     }
-    if out.json { Ok(()) } else { out.table(&table, "no topics") }
+    if out.json {
+        Ok(())
+    } else {
+        out.table(&table, "no topics")
+    }
 }
 
 pub(super) async fn dump(rest: &Rest, out: &mut Output) -> Result<()> {

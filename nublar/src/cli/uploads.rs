@@ -30,7 +30,11 @@ pub(super) async fn list(rest: &Rest, out: &mut Output, of: &OfFlow) -> Result<(
             text(upload, "path"),
         ]);
     }
-    if out.json { Ok(()) } else { out.table(&table, "no uploads") }
+    if out.json {
+        Ok(())
+    } else {
+        out.table(&table, "no uploads")
+    }
 }
 
 fn is_complete(upload: &Value) -> bool {
@@ -52,7 +56,9 @@ async fn all(rest: &Rest, of: &OfFlow) -> Result<Vec<Value>> {
     let mut uploads = Vec::new();
     loop {
         let start = uploads.len();
-        let page = rest.json(&format!("{}/uploads?start={start}&limit={PAGE}", path(of))).await?;
+        let page = rest
+            .json(&format!("{}/uploads?start={start}&limit={PAGE}", path(of)))
+            .await?;
         let page = page.as_array().cloned().unwrap_or_default();
         let last = page.len() < PAGE;
         uploads.extend(page);
@@ -79,10 +85,18 @@ pub(super) async fn save(
     let uploads = all(rest, of).await?;
     let upload = choose(&uploads, &wanted.name)?;
     if !is_complete(upload) && !wanted.partial {
-        bail!("{} is {}: --partial saves what is there, with zeros for what is missing", wanted.name, state(upload));
+        bail!(
+            "{} is {}: --partial saves what is there, with zeros for what is missing",
+            wanted.name,
+            state(upload)
+        );
     }
     let padded = wanted.pad && upload.get("sparse") == Some(&Value::Bool(true));
-    let place = format!("{}/uploads/{}?pad={padded}", path(of), escaped(&text(upload, "upload_id")));
+    let place = format!(
+        "{}/uploads/{}?pad={padded}",
+        path(of),
+        escaped(&text(upload, "upload_id"))
+    );
     let mut response = rest.stream(&place).await?;
     let mut context = digest::Context::new(&digest::SHA256);
     let mut written = 0u64;
@@ -102,13 +116,27 @@ pub(super) async fn save(
         written += bytes.len() as u64;
     }
     file.sync_all().with_context(unwritten)?;
-    let hash: String = context.finish().as_ref().iter().map(|byte| format!("{byte:02x}")).collect();
+    let hash: String = context
+        .finish()
+        .as_ref()
+        .iter()
+        .map(|byte| format!("{byte:02x}"))
+        .collect();
     let expected = text(upload, "sha256");
     if !padded && !expected.is_empty() && expected != hash {
-        bail!("{} has the hash {hash} and not {expected}; it is kept as {}", wanted.name, draft.display());
+        bail!(
+            "{} has the hash {hash} and not {expected}; it is kept as {}",
+            wanted.name,
+            draft.display()
+        );
     }
-    std::fs::rename(&draft, &wanted.file)
-        .with_context(|| format!("cannot rename {} to {}", draft.display(), wanted.file.display()))?;
+    std::fs::rename(&draft, &wanted.file).with_context(|| {
+        format!(
+            "cannot rename {} to {}",
+            draft.display(),
+            wanted.file.display()
+        )
+    })?;
     if out.json {
         return out.document(&serde_json::json!({
             "name": text(upload, "name"),
@@ -119,27 +147,43 @@ pub(super) async fn save(
             "complete": is_complete(upload),
         }));
     }
-    out.line(&format!("{}: {}, sha256 {hash}", wanted.file.display(), size(written)))
+    out.line(&format!(
+        "{}: {}, sha256 {hash}",
+        wanted.file.display(),
+        size(written)
+    ))
 }
 
 /// The one upload that is meant.
 pub(super) fn choose<'a>(uploads: &'a [Value], name: &str) -> Result<&'a Value> {
     for field in ["upload_id", "path", "name"] {
-        let matching: Vec<&Value> =
-            uploads.iter().filter(|upload| text(upload, field) == name).collect();
+        let matching: Vec<&Value> = uploads
+            .iter()
+            .filter(|upload| text(upload, field) == name)
+            .collect();
         match matching.as_slice() {
             [] => {}
             [one] => return Ok(one),
             several => {
                 let ids: Vec<String> = several
                     .iter()
-                    .map(|upload| format!("{} ({})", text(upload, "upload_id"), text(upload, "path")))
+                    .map(|upload| {
+                        format!("{} ({})", text(upload, "upload_id"), text(upload, "path"))
+                    })
                     .collect();
-                bail!("{name} names {} uploads; give an upload id: {}", several.len(), ids.join(", "));
+                bail!(
+                    "{name} names {} uploads; give an upload id: {}",
+                    several.len(),
+                    ids.join(", ")
+                );
             }
         }
     }
-    let names: Vec<String> = uploads.iter().take(20).map(|upload| text(upload, "name")).collect();
+    let names: Vec<String> = uploads
+        .iter()
+        .take(20)
+        .map(|upload| text(upload, "name"))
+        .collect();
     if names.is_empty() {
         bail!("this flow has no uploads");
     }
