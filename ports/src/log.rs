@@ -46,7 +46,8 @@ pub struct Position {
     pub offset: u64,
 }
 
-/// A record as it is read.
+/// A record as it is read. Key and value may share memory with records around them: whoever keeps
+/// some of many for long should copy them.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Record {
     /// Partition.

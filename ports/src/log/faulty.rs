@@ -274,6 +274,34 @@ mod tests {
     use super::super::{MemoryLog, Retention};
     use super::*;
 
+    use crate::log::suite::{Factory, Subject};
+
+    struct Faulty;
+
+    /// A log that could fail and does not.
+    struct Healthy(FaultyLog<MemoryLog>);
+
+    #[async_trait]
+    impl Factory for Faulty {
+        async fn fresh(&self) -> Box<dyn Subject> {
+            let log = MemoryLog::with(9 << 20, Arc::new(super::super::local::wall_us));
+            Box::new(Healthy(FaultyLog::new(log)))
+        }
+    }
+
+    #[async_trait]
+    impl Subject for Healthy {
+        fn log(&self) -> Arc<dyn Log> {
+            Arc::new(self.0.clone())
+        }
+
+        fn max_record_bytes(&self) -> usize {
+            9 << 20
+        }
+    }
+
+    crate::log_suite!(Faulty);
+
     async fn faulty() -> FaultyLog<MemoryLog> {
         let log = FaultyLog::new(MemoryLog::new());
         let spec = |name: &str| TopicSpec {

@@ -3,6 +3,7 @@
 
 mod crash;
 mod faults;
+mod keeping;
 mod opening;
 
 use super::disk::Disk;

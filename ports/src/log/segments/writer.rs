@@ -64,7 +64,8 @@ impl Writer {
         let generation = self.topic.info.generation;
         match written {
             Ok(offsets) => {
-                for (pending, offset) in batch.into_iter().zip(offsets) {
+                // Last first: who waits for many of them in order is woken once, not by each.
+                for (pending, offset) in batch.into_iter().zip(offsets).rev() {
                     let position = super::super::Position { generation, offset };
                     pending.done.send(Ok(position)).ok();
                 }
