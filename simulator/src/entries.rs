@@ -153,6 +153,11 @@ pub struct FlowEntry {
 }
 
 impl FlowEntry {
+    /// Whether the report of its end was answered with 200.
+    pub fn has_ended(&self) -> bool {
+        self.runs.iter().any(|run| run.marker == Stage::Committed)
+    }
+
     /// From the answer to whoever asked for it until the agent had it; `held` only if the agent's
     /// poll was waiting when it was asked for.
     pub fn latency(&self, held: bool) -> Option<Duration> {

@@ -10,28 +10,42 @@
 //! the server.
 
 mod agent;
+mod api;
+mod audit;
 mod chance;
+mod checker;
 mod config;
 mod entries;
 mod error;
+mod figures;
+mod fleet;
 mod flow;
 mod flows;
+mod keys;
 mod ledger;
 mod link;
 mod messages;
 mod pace;
+mod proxy;
 mod queue;
 mod script;
 mod transport;
 mod trust;
 
 pub use agent::Agent;
+pub use api::{Api, Shown, ShownUpload};
+pub use audit::{Audit, audit, wait_until_final};
 pub use chance::Chance;
+pub use checker::{LOGS, check_flow};
 pub use config::AgentConfig;
 pub use entries::{Delivery, FlowEntry, Piece, Run, Stage, Totals, Upload};
 pub use error::SimError;
+pub use figures::{Times, Traffic, memory};
+pub use fleet::{Done, Fleet, Work};
+pub use keys::agent_keys;
 pub use ledger::{Book, Counts, Event, Ledger, Tag, Violation, What};
 pub use pace::{Attempts, Next, Outcome, Round, TokenBucket};
+pub use proxy::Proxy;
 pub use queue::{Item, Queue};
 pub use script::{ARTIFACT, ARTIFACT_YAML, Origin, Script, UploadScript, VARIABLE};
 pub use transport::{Broken, Faults, Reply, Transport};

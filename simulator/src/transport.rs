@@ -36,7 +36,7 @@ impl Faults {
         delay_ms: 0,
     };
 
-    fn hits(every: u32, number: u64) -> bool {
+    pub(crate) fn hits(every: u32, number: u64) -> bool {
         every > 0 && number.is_multiple_of(u64::from(every))
     }
 }

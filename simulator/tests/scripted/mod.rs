@@ -48,6 +48,7 @@ pub struct Server {
     pub address: SocketAddr,
     pub ca: String,
     certificate: String,
+    issuer: Issuer<'static, KeyPair>,
     keys: ServerKeys,
     state: Mutex<State>,
     changed: Notify,
@@ -73,6 +74,7 @@ impl Server {
             address: listener.local_addr().unwrap(),
             ca,
             certificate,
+            issuer,
             keys: key.into(),
             state: Mutex::default(),
             changed: Notify::new(),
@@ -99,6 +101,16 @@ impl Server {
 
     pub fn url(&self) -> String {
         format!("http://{}/", self.address)
+    }
+
+    /// Certificate and key of the CA for a TLS server, PEM.
+    pub fn leaf(&self, name: &str) -> (String, String) {
+        let key = KeyPair::generate().unwrap();
+        let params = CertificateParams::new(vec![name.to_owned()]).unwrap();
+        (
+            params.signed_by(&key, &self.issuer).unwrap().pem(),
+            key.serialize_pem(),
+        )
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
