@@ -99,14 +99,25 @@ fn report(out: &mut Output, client: &str, flow: &Value, finished: bool) -> Resul
 
 /// What a flow has brought so far.
 fn counts(flow: &Value) -> String {
-    let mut counts = vec![format!("{} rows", number(flow, "total_collected_rows"))];
+    let many = |count: u64, what: &str| match count {
+        1 => format!("1 {what}"),
+        _ => format!("{count} {what}s"),
+    };
+    let mut counts = vec![many(number(flow, "total_collected_rows"), "row")];
     let files = number(flow, "total_uploaded_files");
     let bytes = number(flow, "total_uploaded_bytes");
     if files > 0 || bytes > 0 {
-        counts.push(format!("{files} files ({})", size(bytes)));
+        counts.push(format!("{} ({})", many(files, "file"), size(bytes)));
     }
-    counts.push(format!("{} log lines", number(flow, "total_logs")));
+    counts.push(many(number(flow, "total_logs"), "log line"));
     counts.join(", ")
+}
+
+/// A flow in one line.
+pub(super) fn summary(flow: &Value) -> String {
+    let status = shown(&text(flow, "status"));
+    let colon = if status.is_empty() { "" } else { ": " };
+    format!("{}{colon}{status} ({})", text(flow, "state"), counts(flow))
 }
 
 /// The wish as the API has it.
@@ -221,12 +232,7 @@ struct Progress {
 
 impl Progress {
     fn show(&mut self, flow: &Value) {
-        let line = format!(
-            "{}: {} ({})",
-            text(flow, "state"),
-            shown(&text(flow, "status")),
-            counts(flow)
-        );
+        let line = summary(flow);
         if self.quiet || line == self.shown {
             return;
         }

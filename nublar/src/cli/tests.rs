@@ -204,3 +204,18 @@ fn a_server_that_is_not_there_says_how_to_start_it() {
     let error = place("nublar clients --server x:1").err().unwrap();
     assert!(error.contains("http://"), "{error}");
 }
+
+#[test]
+fn a_flow_is_summed_up_in_a_line() {
+    let flow =
+        json!({"state": "FINISHED", "status": "", "total_collected_rows": 1, "total_logs": 0});
+    assert_eq!(collect::summary(&flow), "FINISHED (1 row, 0 log lines)");
+    let flow = json!({
+        "state": "ERROR", "status": "no\nway", "total_collected_rows": 0, "total_logs": 1,
+        "total_uploaded_files": 2, "total_uploaded_bytes": 1536,
+    });
+    assert_eq!(
+        collect::summary(&flow),
+        "ERROR: no\\nway (0 rows, 2 files (1.5 KiB), 1 log line)"
+    );
+}
