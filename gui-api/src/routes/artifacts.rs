@@ -47,11 +47,20 @@ pub(crate) async fn list(State(app): Shared, Params(asked): Params<Asked>) -> An
                 "type": entry.kind.as_str(),
                 "origin": origin(entry.origin),
                 "alias_of": entry.alias_of,
-                "description": description.trim().lines().next().unwrap_or_default(),
+                "description": first_paragraph(description),
             }));
         }
     }
     Ok(Json(Value::Array(artifacts)))
+}
+
+/// The first paragraph of Markdown as one line.
+fn first_paragraph(text: &str) -> String {
+    let lines = text.trim().lines().map(str::trim);
+    lines
+        .take_while(|line| !line.is_empty())
+        .collect::<Vec<_>>()
+        .join(" ")
 }
 
 fn origin(origin: Origin) -> &'static str {
@@ -63,7 +72,7 @@ fn origin(origin: Origin) -> &'static str {
 
 fn no_artifact(name: &str) -> Refusal {
     Refusal::missing(format!("no artifact {name}"))
-        .hint("GET /api/v1/artifacts?q= finds artifacts by a part of their name")
+        .hint("the list of artifacts finds them by a part of their name")
 }
 
 /// `GET /artifacts/{name}` → what it says of itself; its text is in `yaml`.

@@ -67,7 +67,7 @@ pub(crate) async fn one(State(app): Shared, Path(client): Path<String>) -> Answe
 
 pub(crate) fn no_client(client: &str) -> Refusal {
     Refusal::missing(format!("no client {client}"))
-        .hint("GET /api/v1/clients lists those that have enrolled")
+        .hint("the list of clients shows those that have enrolled")
 }
 
 impl App {

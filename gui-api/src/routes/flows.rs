@@ -96,9 +96,8 @@ impl App {
             .versioned(Kind::Flow, &format!("{client}/{id}"))
             .await?;
         let (version, body) = found.ok_or_else(|| {
-            Refusal::missing(format!("no flow {id} of client {client}")).hint(format!(
-                "GET /api/v1/clients/{client}/flows lists those there are"
-            ))
+            Refusal::missing(format!("no flow {id} of client {client}"))
+                .hint("the list of the client's flows shows those there are")
         })?;
         Ok(Flow {
             key,

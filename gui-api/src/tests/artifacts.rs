@@ -10,7 +10,11 @@ use std::sync::atomic::{AtomicI64, Ordering};
 
 const TEXT: &str = "\
 name: Custom.Test.One
-description: A test.
+description: |
+  A
+  test.
+
+  More.
 parameters:
   - name: Depth
     type: int
@@ -115,7 +119,7 @@ async fn what_is_wrong_is_said_with_line_and_column_and_nothing_is_told() {
         .await;
     assert_eq!(answered.status, StatusCode::BAD_REQUEST);
     let problem = answered.json()["problems"][0].clone();
-    assert_eq!(problem["line"], 8);
+    assert_eq!(problem["line"], 12);
     assert!(problem["column"].as_u64().unwrap() > 1, "{problem}");
     assert_ne!(problem["message"], Value::Null);
     let answered = stage

@@ -4,6 +4,7 @@ use super::stage::{Answered, CLIENT, Stage, keys};
 use axum::body::Body;
 use axum::http::{Method, Request, StatusCode};
 use nublar_core::ids::{ClientKey, FlowId};
+use nublar_ports::log::faulty::AppendFault;
 use nublar_schemas::agent::FlowRequest;
 use nublar_schemas::codec::Record;
 use nublar_schemas::records::{FlowCreated, Request as Compiled, Scheduling};
@@ -134,6 +135,28 @@ async fn a_repeated_key_makes_one_flow() {
         stage.send(wish(Some(""), &body)).await.status,
         StatusCode::BAD_REQUEST
     );
+    stage.end().await;
+}
+
+#[tokio::test]
+async fn a_retry_after_a_lost_answer_is_the_same_flow() {
+    let stage = Stage::new().await;
+    let body = json!({ "artifacts": ["Generic.Client.Info"] });
+    let fault = |fault| stage.log_faults.appends("scheduling", fault);
+    fault(AppendFault::HappensButFails);
+    let lost = stage.send(wish(Some("k"), &body)).await;
+    assert_eq!(lost.status, StatusCode::SERVICE_UNAVAILABLE, "{lost:?}");
+    fault(AppendFault::Full);
+    let lost = stage.send(wish(Some("k"), &body)).await;
+    assert_eq!(lost.status, StatusCode::SERVICE_UNAVAILABLE, "{lost:?}");
+    fault(AppendFault::None);
+    let answered = stage.send(wish(Some("k"), &body)).await;
+    assert_eq!(answered.status, StatusCode::CREATED, "{answered:?}");
+    // Told twice, with one id and one time: the foreman takes it for one.
+    let all = created(&stage).await;
+    assert_eq!(all.len(), 2);
+    assert!(all.iter().all(|one| one.flow_id == id(&answered).as_str()));
+    assert_eq!(all[0].header.at_us, all[1].header.at_us);
     stage.end().await;
 }
 

@@ -18,6 +18,7 @@ use nublar_ports::index::faulty::{Faults, FaultyIndex};
 use nublar_ports::index::memory::MemoryIndex;
 use nublar_ports::index::{self, Bucket, Collection, Index, IndexError, Outcome, Page, Query};
 use nublar_ports::log::MemoryLog;
+use nublar_ports::log::faulty::{self, FaultyLog};
 use nublar_ports::log::{From as Begin, Retention, TailEvent, TopicSpec};
 use nublar_ports::objects::memory::MemoryObjects;
 use nublar_ports::{Log, Objects};
@@ -42,6 +43,7 @@ const PARTITIONS: u32 = 4;
 
 pub(super) struct Stage {
     pub(super) log: Arc<dyn Log>,
+    pub(super) log_faults: faulty::Faults,
     pub(super) index: MemoryIndex,
     /// Lists of the index are empty until it is refreshed.
     pub(super) hides: Arc<AtomicBool>,
@@ -136,6 +138,8 @@ impl Stage {
         let mut config = Config::new(([127, 0, 0, 1], 0).into(), TOKEN);
         config.command_wait = Duration::from_secs(2);
         config.deadline = deadline;
+        let log = FaultyLog::new(log);
+        let log_faults = log.faults();
         let log: Arc<dyn Log> = Arc::new(log);
         let app = Arc::new(App::new(
             config,
@@ -148,6 +152,7 @@ impl Stage {
         tails::start(&app, &mut tasks);
         let stage = Self {
             log,
+            log_faults,
             index,
             hides: late.hides.clone(),
             faults,
