@@ -80,7 +80,16 @@ async fn a_full_disk_is_full_until_it_is_not() {
         assert!(matches!(created, Err(IndexError::Full(_))), "{created:?}");
         reads(&index, durable).await;
     }
-    // A bulk whose beginning would have found room is not there in part.
+    // The table of a bucket that found no room is made once there is some.
+    let elsewhere = Document {
+        bucket: Some(Bucket::Week(1)),
+        ..row(0)
+    };
+    let created = index
+        .create(Collection::Rows, ORG, vec![elsewhere.clone()])
+        .await;
+    assert!(matches!(created, Err(IndexError::Full(_))), "{created:?}");
+    // What failed is not there.
     let found = index
         .get(
             Collection::Rows,
@@ -98,6 +107,15 @@ async fn a_full_disk_is_full_until_it_is_not() {
         durable += 1;
     }
     reads(&index, durable).await;
+    let outcomes = index
+        .create(Collection::Rows, ORG, vec![elsewhere])
+        .await
+        .unwrap();
+    assert_eq!(outcomes, [Outcome::Written]);
+    index
+        .drop_bucket(Collection::Rows, Bucket::Week(1))
+        .await
+        .unwrap();
     drop(index);
     let index = SqliteIndex::open(&path).unwrap();
     reads(&index, durable).await;
