@@ -76,6 +76,30 @@ impl KafkaSubject {
         format!("{}{topic}", self.config.prefix)
     }
 
+    /// Deletes every record, as retention would.
+    async fn delete_all(&self, topic: &str) {
+        let mut all = TopicPartitionList::new();
+        for partition in 0..self.log.partitions(topic).await.unwrap() {
+            all.add_partition_offset(
+                &self.kafka_topic(topic),
+                partition.cast_signed(),
+                Offset::End,
+            )
+            .unwrap();
+        }
+        let deleted = self
+            .admin()
+            .delete_records(&all, &AdminOptions::new())
+            .await
+            .unwrap();
+        assert!(
+            deleted
+                .elements()
+                .iter()
+                .all(|element| element.error().is_ok())
+        );
+    }
+
     /// The settings that Kafka has for a topic.
     async fn settings(&self, topic: &str) -> BTreeMap<String, String> {
         let name = self.kafka_topic(topic);
@@ -116,26 +140,7 @@ impl Subject for KafkaSubject {
                 return false;
             }
         }
-        let mut all = TopicPartitionList::new();
-        for partition in 0..self.log.partitions(topic).await.unwrap() {
-            all.add_partition_offset(
-                &self.kafka_topic(topic),
-                partition.cast_signed(),
-                Offset::End,
-            )
-            .unwrap();
-        }
-        let deleted = self
-            .admin()
-            .delete_records(&all, &AdminOptions::new())
-            .await
-            .unwrap();
-        assert!(
-            deleted
-                .elements()
-                .iter()
-                .all(|element| element.error().is_ok())
-        );
+        self.delete_all(topic).await;
         true
     }
 }
@@ -343,6 +348,44 @@ async fn marks_survive_a_restart_of_kafka() {
     let lag = within(log.lag("g", "topic")).await.unwrap();
     assert_eq!((lag[0].mark, lag[0].end.offset), (next, 10));
     assert!(lag[0].oldest_unmarked.is_some());
+}
+
+/// Records that a group had not read were deleted (by hand, or by a retention that was too short):
+/// it is told, and does not jump.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_group_that_was_overtaken_is_told() {
+    let Some(services) = services() else { return };
+    let _calm = services.calm().await;
+    let subject = KafkaSubject::new(&services);
+    let log = subject.log();
+    within(log.declare(&[spec("topic", 1, DAY, &["g"])]))
+        .await
+        .unwrap();
+    let mut last = None;
+    for number in 0..10 {
+        last = Some(
+            within(log.append("topic", 0, Bytes::new(), numbered(number)))
+                .await
+                .unwrap(),
+        );
+    }
+    subject.delete_all("topic").await;
+    let mut group = within(log.group("g", "topic")).await.unwrap();
+    let error = within(async {
+        loop {
+            match group.next().await {
+                Ok(GroupEvent::Assigned { mark, .. }) => assert_eq!(mark.offset, 0),
+                Ok(other) => panic!("{other:?}"),
+                Err(error) => break error,
+            }
+        }
+    });
+    let last = last.unwrap();
+    let earliest = nublar_ports::log::Position {
+        offset: last.offset + 1,
+        ..last
+    };
+    assert_eq!(error.await, LogError::OutOfRange { earliest });
 }
 
 /// Nobody there: the error says where it was looked for.
