@@ -179,3 +179,37 @@ fn lists_go_by_an_index() {
         }
     }
 }
+
+/// The table of clients' words holds those of the present texts and no others.
+#[tokio::test]
+async fn old_words_are_forgotten() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("index.sqlite");
+    let index = SqliteIndex::open(&path).unwrap();
+    for (version, text) in [(1, "alpha beta"), (2, "beta gamma gamma"), (1, "delta")] {
+        let one = Document {
+            id: "one".into(),
+            bucket: None,
+            client: String::new(),
+            flow: String::new(),
+            source: String::new(),
+            order: 0,
+            text: text.into(),
+            hashes: Vec::new(),
+            version,
+            size: 0,
+            body: Bytes::new(),
+        };
+        index
+            .put(Collection::Clients, "o1", vec![one])
+            .await
+            .unwrap();
+    }
+    let connection = rusqlite::Connection::open(&path).unwrap();
+    let mut statement = connection
+        .prepare("SELECT CAST(word AS TEXT) FROM clients_words ORDER BY word")
+        .unwrap();
+    let words = statement.query_map([], |row| row.get::<_, String>(0));
+    let words: Vec<String> = words.unwrap().map(Result::unwrap).collect();
+    assert_eq!(words, ["beta", "gamma"]);
+}
