@@ -83,6 +83,9 @@ pub struct Config {
     /// Whether flows are taken whose ids are not ours: true, false, or until a time (seconds
     /// since 1970).
     pub adopt_flows: AdoptFlows,
+    /// How often the foreman hears of a running flow's progress; 0: of all of it.
+    #[serde(rename = "progress_every_s", with = "seconds")]
+    pub progress_every: Duration,
     /// How often the workers' lag is looked at.
     #[serde(rename = "lag_every_s", with = "seconds")]
     pub lag_every: Duration,
@@ -111,6 +114,7 @@ impl Default for Config {
             sessions: 200_000,
             request_cache: 64 << 20,
             adopt_flows: AdoptFlows::Always(false),
+            progress_every: Duration::from_secs(20),
             lag_every: Duration::from_secs(10),
             retention: None,
         }

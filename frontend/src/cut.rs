@@ -22,8 +22,6 @@ const LIST: usize = 16 << 20;
 const GIANT_LIST: usize = 101 << 20;
 /// How much of a refused message is kept.
 pub(crate) const COPY: usize = 1 << 20;
-/// Progress of one flow goes to the foreman no more often.
-const PROGRESS: Duration = Duration::from_secs(20);
 /// Flows whose progress is remembered.
 const PROGRESS_FLOWS: u64 = 200_000;
 
@@ -103,24 +101,31 @@ pub(crate) enum CutError {
 
 /// Remembers which flows' progress the foreman has heard of lately.
 #[derive(Debug, Clone)]
-pub(crate) struct Throttle(Cache<(ClientKey, String), ()>);
+pub(crate) struct Throttle(Option<Cache<(ClientKey, String), ()>>);
 
 impl Throttle {
-    pub(crate) fn new() -> Self {
+    /// `every` zero: nothing is held back.
+    pub(crate) fn new(every: Duration) -> Self {
         let cache = Cache::builder()
             .max_capacity(PROGRESS_FLOWS)
-            .time_to_live(PROGRESS);
-        Self(cache.build())
+            .time_to_live(every);
+        Self((!every.is_zero()).then(|| cache.build()))
+    }
+
+    fn holds_back(&self) -> bool {
+        self.0.is_some()
     }
 
     fn is_due(&self, client: &ClientKey, session: &str) -> bool {
-        !self.0.contains_key(&(client.clone(), session.to_owned()))
+        let heard = |cache: &Cache<_, _>| cache.contains_key(&(client.clone(), session.to_owned()));
+        !self.0.as_ref().is_some_and(heard)
     }
 
     /// To be called once the statistics are durable.
     pub(crate) fn heard(&self, client: &ClientKey, stats: &[SeenStats]) {
+        let Some(cache) = &self.0 else { return };
         for seen in stats {
-            self.0.insert((client.clone(), seen.session.clone()), ());
+            cache.insert((client.clone(), seen.session.clone()), ());
         }
     }
 }
@@ -255,9 +260,10 @@ impl Cutter<'_> {
 
     fn stats(&mut self, message: &Message, always: bool) {
         let session = message.session_id();
+        let throttle = &self.rules.throttle;
         let due = || {
-            !self.stats_of.contains(session)
-                && self.rules.throttle.is_due(&self.rules.client, session)
+            !throttle.holds_back()
+                || !self.stats_of.contains(session) && throttle.is_due(&self.rules.client, session)
         };
         if always || due() {
             self.stats_of.insert(session.to_owned());

@@ -172,7 +172,7 @@ impl Frontend {
             registry: registry.clone(),
             mac: Arc::new(secrets.mac),
             adopt: config.adopt_flows,
-            throttle: Throttle::new(),
+            throttle: Throttle::new(config.progress_every),
             name: name.clone(),
             partitions,
             cutters: Arc::new(Semaphore::new(cores())),
