@@ -1,1 +1,25 @@
-//! Placeholder.
+//! Runs the real program as processes, plays recorded traffic to it and reads what it stored: the
+//! ground on which the end-to-end tests stand.
+//!
+//! Everything here is bounded in time and on loopback, waits for conditions and never for time to
+//! pass, and fails the test that uses it by a panic that says what was waited for.
+
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+
+mod api;
+mod disk;
+mod installation;
+mod player;
+mod recorded;
+mod server;
+mod services;
+mod wait;
+
+pub use api::Api;
+pub use disk::SmallDisk;
+pub use installation::{Installation, Pair, Secrets};
+pub use player::{Player, Reply};
+pub use recorded::{Letter, Recorded};
+pub use server::{Ended, Role, Server};
+pub use services::Services;
+pub use wait::{PATIENCE, eventually, is_long};
