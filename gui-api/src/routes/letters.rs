@@ -31,6 +31,9 @@ pub(crate) async fn list(State(app): Shared, Params(asked): Params<Asked>) -> An
     Ok(Json(Value::Array(letters)))
 }
 
+/// Time, partition, offset and the record: the oldest goes first.
+type Kept = (i64, u32, u64, Vec<u8>);
+
 /// The newest letters by time, newest last. All of the topic is read, a few are kept.
 async fn newest(app: &App, limit: usize) -> Answer<Vec<DeadLetter>> {
     let partitions: Vec<u32> = (0..app.partitions(DEAD_LETTERS).await?).collect();
@@ -39,7 +42,7 @@ async fn newest(app: &App, limit: usize) -> Answer<Vec<DeadLetter>> {
         .tail(DEAD_LETTERS.name, &partitions, From::Earliest)
         .await?;
     let mut behind = partitions.len();
-    let mut kept: BinaryHeap<Reverse<(i64, u32, u64, Vec<u8>)>> = BinaryHeap::new();
+    let mut kept: BinaryHeap<Reverse<Kept>> = BinaryHeap::new();
     while behind > 0 {
         match tail.next().await? {
             TailEvent::CaughtUp { .. } => behind -= 1,

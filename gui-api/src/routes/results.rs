@@ -85,17 +85,8 @@ pub(crate) async fn rows(
     let pieces = set.cut(asked.start, asked.limit.unwrap_or(u64::MAX));
     let count: u64 = pieces.iter().map(|piece| piece.take).sum();
     let within = flow.within();
-    let columns = if asked.format == Format::Csv {
-        columns(&app, &within, &name, &pieces).await?
-    } else {
-        Columns::default()
-    };
-    let blocks = blocks(&app, &within, Some(&name), pieces);
-    let mut response = streamed(
-        &app,
-        asked.format.content_type(),
-        written(Writer::new(asked.format, columns), blocks),
-    );
+    let rows = rows_as(asked.format, Arc::clone(&app), within, name, pieces);
+    let mut response = streamed(&app, asked.format.content_type(), rows);
     let headers = response.headers_mut();
     headers.insert(ROWS, value(&count.to_string()));
     headers.insert(TOTAL, value(&set.total.to_string()));
@@ -120,6 +111,27 @@ fn may_come(app: &App, flow: &Flow, name: &str) -> bool {
         })
 }
 
+/// Rows as an answer's body. The head of CSV needs every row's columns, so they are read twice;
+/// that is done inside the body, since it may take longer than an answer may take to begin.
+fn rows_as(
+    format: Format,
+    app: Arc<App>,
+    within: Within,
+    name: String,
+    pieces: Vec<Piece>,
+) -> impl Stream<Item = Answer<Bytes>> + Send + 'static {
+    let begun = async move {
+        let columns = if format == Format::Csv {
+            columns(&app, &within, &name, &pieces).await?
+        } else {
+            Columns::default()
+        };
+        let blocks = blocks(&app, &within, Some(&name), pieces);
+        Ok::<_, Refusal>(written(Writer::new(format, columns), blocks))
+    };
+    futures::stream::once(begun).try_flatten()
+}
+
 /// Every column of these rows: they are read once for it.
 async fn columns(app: &Arc<App>, within: &Within, name: &str, pieces: &[Piece]) -> Answer<Columns> {
     let mut columns = Columns::default();
@@ -137,7 +149,7 @@ fn blocks(
     within: &Within,
     source: Option<&str>,
     pieces: Vec<Piece>,
-) -> impl Stream<Item = Answer<(Piece, Block)>> + Send + 'static {
+) -> impl Stream<Item = Answer<(Piece, Block)>> + Send + use<> {
     let stored = bodies(Arc::clone(app), Collection::Rows, within, source, pieces);
     stored.map(|stored| {
         let (piece, body) = stored?;

@@ -116,7 +116,7 @@ pub(crate) fn bodies(
     within: &Within,
     source: Option<&str>,
     pieces: Vec<Piece>,
-) -> impl Stream<Item = Answer<(Piece, Bytes)>> + Send + 'static {
+) -> impl Stream<Item = Answer<(Piece, Bytes)>> + Send + use<> {
     let orders = pieces
         .first()
         .zip(pieces.last())
