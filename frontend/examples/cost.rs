@@ -1,8 +1,8 @@
 //! What a poll and a POST cost: `cargo run --release -p nublar-frontend --example cost`.
 //!
-//! Agents and frontend share this process and the log is in memory, so the figures hold the
-//! agents' side too; what the agents' side costs alone (sealing, opening) is measured and taken
-//! off. CPU time is that of the process, read from the system, in Linux only.
+//! Agents and frontend share this process and the log is in memory. Bodies are sealed beforehand, so
+//! of the agents' side the figures hold the sockets alone. CPU time is that of the process, read
+//! from the system in steps of 10 ms, in Linux only.
 
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
