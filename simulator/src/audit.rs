@@ -128,8 +128,24 @@ fn is_final(document: &Value) -> bool {
     )
 }
 
-/// Compares everything. What the ledger found while things happened is in it too.
-pub async fn audit(api: &Api, ledger: &Ledger) -> Result<Audit, SimError> {
+/// The flows that some clients have.
+pub type Known = BTreeSet<String>;
+
+/// The flows of these clients, as far as they are known; to be taken before a run, so that what was
+/// there before is not held against it.
+pub async fn known_flows(api: &Api, clients: &[String]) -> Result<Known, SimError> {
+    let mut known = Known::new();
+    for client in clients {
+        if api.client(client).await?.is_some() {
+            known.extend(api.flows(client).await?.into_keys());
+        }
+    }
+    Ok(known)
+}
+
+/// Compares everything but what was `known` before. What the ledger found while things happened
+/// is in it too.
+pub async fn audit(api: &Api, ledger: &Ledger, known: &Known) -> Result<Audit, SimError> {
     let mut audit = Audit::default();
     let (counted, kept) = ledger.violations();
     kept.iter().for_each(|violation| audit.add(violation));
@@ -141,7 +157,12 @@ pub async fn audit(api: &Api, ledger: &Ledger) -> Result<Audit, SimError> {
         let names: BTreeSet<String> = book
             .flows()
             .into_iter()
-            .chain(documents.keys().cloned())
+            .chain(
+                documents
+                    .keys()
+                    .filter(|flow| !known.contains(*flow))
+                    .cloned(),
+            )
             .collect();
         let flows: Vec<(String, Option<Value>)> = names
             .into_iter()

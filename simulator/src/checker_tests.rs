@@ -242,7 +242,7 @@ fn a_double_run_is_found_when_it_happens() {
     book.delivered(FLOW, 1, Instant::now());
     assert_eq!(ledger.violations().1[0].rule, "delivered twice");
     book.delivered(FLOW, 2, Instant::now());
-    assert_eq!(ledger.violations().1[1].rule, "delivered twice");
+    assert_eq!(ledger.violations().1[1].rule, "ran again after life");
 
     let ledger = Ledger::new();
     let book = ledger.book("C.1");

@@ -34,7 +34,7 @@ mod trust;
 
 pub use agent::Agent;
 pub use api::{Api, Shown, ShownUpload};
-pub use audit::{Audit, audit, wait_until_final};
+pub use audit::{Audit, Known, audit, known_flows, wait_until_final};
 pub use chance::Chance;
 pub use checker::{LOGS, check_flow};
 pub use config::AgentConfig;

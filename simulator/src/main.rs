@@ -4,7 +4,7 @@ use anyhow::{Context, Result, bail};
 use clap::Parser;
 use nublar_simulator::{
     ARTIFACT_YAML, AgentConfig, Api, Audit, Done, Faults, Fleet, Script, Traffic, Trust,
-    UploadScript, Work, agent_keys, audit, memory, wait_until_final,
+    UploadScript, Work, agent_keys, audit, known_flows, memory, wait_until_final,
 };
 use serde::Serialize;
 use std::path::PathBuf;
@@ -98,6 +98,9 @@ struct Arguments {
     /// How long all of it may take, the comparison not counted
     #[arg(long, value_name = "SECONDS", default_value_t = 300)]
     seconds_max: u64,
+    /// How long to wait at most until the API knows all host names
+    #[arg(long, value_name = "SECONDS", default_value_t = 30)]
+    named_within_s: u64,
     /// How long flows may take to end after their agents are done
     #[arg(long, value_name = "SECONDS", default_value_t = 60)]
     settle_s: u64,
@@ -115,6 +118,7 @@ struct Report {
     agents: usize,
     enrolled_s: f64,
     named_s: f64,
+    nameless: usize,
     tasks_per_s: f64,
     work: Done,
     open_at_the_end: usize,
@@ -170,13 +174,16 @@ async fn simulate(arguments: &Arguments) -> Result<Report> {
     for key in &keys {
         known += u64::from(api.client(key.client_id()).await?.is_some());
     }
+    let clients: Vec<String> = keys.iter().map(|key| key.client_id().to_owned()).collect();
+    let there_before = known_flows(&api, &clients).await?;
     api.put_artifact(ARTIFACT_YAML).await?;
 
     let until = Instant::now() + Duration::from_secs(arguments.seconds_max);
     let fleet = Fleet::start(&agent_config(arguments), &trust, keys)?;
     eprintln!("{} agents enrol", arguments.agents);
-    let enrolled = fleet.enrolled(until).await?;
-    let named = fleet.named(&api, until).await?;
+    let enrolled = fleet.enrolled(&api, until).await?;
+    let name_by = until.min(Instant::now() + Duration::from_secs(arguments.named_within_s));
+    let (named, nameless) = fleet.named(&api, name_by).await?;
     eprintln!("{} flows", arguments.tasks);
     let done = fleet.work(&api, &work(arguments, until)).await;
     eprintln!(
@@ -187,7 +194,7 @@ async fn simulate(arguments: &Arguments) -> Result<Report> {
     let open_at_the_end = wait_until_final(&api, fleet.ledger(), settle).await?;
     eprintln!("{open_at_the_end} are open; comparing");
     let traffic = Traffic::of(fleet.ledger());
-    let audit = audit(&api, fleet.ledger()).await?;
+    let audit = audit(&api, fleet.ledger(), &there_before).await?;
     let after = api.topics().await?;
     let came = |topics: &std::collections::BTreeMap<String, u64>| {
         topics.get("notifications").copied().unwrap_or(0)
@@ -197,6 +204,7 @@ async fn simulate(arguments: &Arguments) -> Result<Report> {
         agents: arguments.agents,
         enrolled_s: enrolled.as_secs_f64(),
         named_s: named.as_secs_f64(),
+        nameless,
         tasks_per_s: if done.seconds > 0.0 {
             done.ended as f64 / done.seconds
         } else {

@@ -2,7 +2,6 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
-#[allow(dead_code)]
 mod scripted;
 
 use nublar_schemas::agent::{FlowRequest, VeloMessage, VqlCollectorArgs, VqlEnv, VqlRequest};
@@ -50,6 +49,8 @@ async fn through(http2: bool) {
     let config = AgentConfig {
         speed: 200.0,
         http2,
+        // Many posts.
+        max_upload_size: 64 << 10,
         ..AgentConfig::new(vec![url], "nonce")
     };
     let trust = Trust::new(server.ca.as_bytes()).unwrap();

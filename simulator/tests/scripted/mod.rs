@@ -1,7 +1,7 @@
 //! A server that does what a test tells it: it enrols agents, keeps what they send, and answers
 //! with the statuses and messages that it was given.
 
-#![allow(unreachable_pub)]
+#![allow(dead_code, unreachable_pub)]
 
 use bytes::Bytes;
 use http_body_util::{BodyExt, Full};
