@@ -64,10 +64,16 @@ impl Health {
                     advice(report.code)
                 ))
             }
-            Some(report) if report.at.elapsed() < EXPLAINS => LogError::Unavailable(format!(
-                "kafka at {brokers}: {doing}: {code} ({})",
-                report.reason
-            )),
+            Some(Report { at, reason, .. }) if at.elapsed() < EXPLAINS => {
+                // A broker that ended in mid-handshake, or one that does not speak TLS.
+                let advice = match reason.contains("SSL_HANDSHAKE") {
+                    true => ", check security.protocol",
+                    false => "",
+                };
+                LogError::Unavailable(format!(
+                    "kafka at {brokers}: {doing}: {code} ({reason}){advice}"
+                ))
+            }
             _ => LogError::Unavailable(format!("kafka at {brokers}: {doing}: {code}")),
         }
     }
