@@ -150,6 +150,13 @@ impl Installation {
         std::fs::write(self.data.join("secrets.toml"), text).unwrap();
     }
 
+    /// Puts a line before all tables of the configuration.
+    #[must_use]
+    pub fn with_first(mut self, line: &str) -> Self {
+        self.config.insert_str(0, line);
+        self
+    }
+
     /// Adds lines to the configuration: whole tables that are not there yet.
     #[must_use]
     pub fn with(mut self, lines: &str) -> Self {

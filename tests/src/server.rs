@@ -156,6 +156,16 @@ impl Server {
         Self::ended(&command).await
     }
 
+    /// `nublar setup`, which must succeed.
+    pub async fn set_up(installation: &Installation) {
+        let config = installation.write_config("setup", "");
+        let command = ["setup", "--data"].map(str::to_owned).into_iter();
+        let data = installation.data().display().to_string();
+        let rest = [data, "--config".to_owned(), config.display().to_string()];
+        let ended = Self::ended(&command.chain(rest).collect::<Vec<_>>()).await;
+        assert!(ended.status.success(), "setup: {}", ended.errors);
+    }
+
     /// Runs a command of the program to its end.
     pub async fn ended(command: &[String]) -> Ended {
         let mut process = Process::spawn(command, Stdio::null(), Stdio::piped());
@@ -215,7 +225,14 @@ impl Server {
 
     /// An agent's connections to all its frontends.
     pub fn player(&self) -> Player {
-        Player::new(&self.secrets.ca.certificate, &self.agents)
+        Self::player_of(&[self])
+    }
+
+    /// An agent's connections to all frontends of these processes.
+    pub fn player_of(servers: &[&Self]) -> Player {
+        let urls: Vec<_> = servers.iter().flat_map(|server| &server.agents).collect();
+        let urls: Vec<String> = urls.into_iter().cloned().collect();
+        Player::new(&servers[0].secrets.ca.certificate, &urls)
     }
 
     /// What it has printed.

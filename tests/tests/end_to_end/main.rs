@@ -5,3 +5,4 @@
 mod captures;
 mod expected;
 mod orders;
+mod real_services;
