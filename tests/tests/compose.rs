@@ -223,3 +223,26 @@ async fn the_same_commands_work_as_plain_processes() {
     let installation = native::Installation::new(&config(), &services);
     native::run(&installation, &commands).await;
 }
+
+#[test]
+fn the_program_takes_what_the_documentation_shows() {
+    let text = std::fs::read_to_string(file("docs/configuration.md")).unwrap();
+    let blocks: Vec<_> = text
+        .split("```toml\n")
+        .skip(1)
+        .map(|rest| rest.split_once("```").unwrap().0)
+        .collect();
+    assert_eq!(blocks.len(), 2);
+    let folder = tempfile::tempdir().unwrap();
+    for (number, block) in blocks.into_iter().enumerate() {
+        let path = folder.path().join(format!("{number}.toml"));
+        std::fs::write(&path, block).unwrap();
+        let output = nublar(&["config", "check"])
+            .arg("--config")
+            .arg(&path)
+            .output()
+            .unwrap();
+        let errors = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success(), "block {number}: {errors}");
+    }
+}
