@@ -1,0 +1,112 @@
+//! The documents say nothing of what is not there, and the code nothing of what it must not know.
+
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+
+use std::path::{Path, PathBuf};
+
+fn root() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("..")
+}
+
+fn read(path: impl AsRef<Path>) -> String {
+    let path = root().join(path);
+    std::fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
+}
+
+/// Files below a folder with this ending, without what is built, fetched or hidden.
+fn files(folder: &Path, ending: &str, found: &mut Vec<PathBuf>) {
+    for entry in std::fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        let name = path.file_name().unwrap().to_string_lossy().into_owned();
+        if path.is_dir() {
+            if !name.starts_with('.') && !["target", "node_modules", "data"].contains(&&*name) {
+                files(&path, ending, found);
+            }
+        } else if name.ends_with(ending) {
+            found.push(path);
+        }
+    }
+}
+
+/// What stands between two marks, again and again.
+fn between<'t>(text: &'t str, begin: &str, end: &str) -> Vec<&'t str> {
+    let parts = text.split(begin).skip(1);
+    parts
+        .filter_map(|rest| Some(rest.split_once(end)?.0))
+        .collect()
+}
+
+#[test]
+fn every_promise_has_a_test_that_exists() {
+    let text = read("docs/promises.md");
+    let mut tests = 0;
+    let mut promises = 0;
+    for paragraph in text
+        .split("\n\n")
+        .filter(|paragraph| paragraph.starts_with("**"))
+    {
+        promises += 1;
+        let before = tests;
+        for line in paragraph.lines().filter(|line| line.starts_with('`')) {
+            let words: Vec<_> = line
+                .split('`')
+                .filter(|word| !word.trim().is_empty())
+                .collect();
+            let [path, name] = words[..] else {
+                panic!("not a file and a test: {line}");
+            };
+            let code = read(path);
+            let place = code.find(&format!("fn {name}("));
+            let place = place.unwrap_or_else(|| panic!("{path} has no {name}"));
+            let above = &code[..place];
+            let above = &above[above.rfind("}\n").map_or(0, |end| end)..];
+            assert!(above.contains("test"), "{path}: {name} is no test");
+            assert!(!above.contains("#[ignore"), "{path}: {name} is ignored");
+            tests += 1;
+        }
+        assert!(tests > before, "without a test: {paragraph}");
+    }
+    assert!(promises > 20, "{promises}");
+}
+
+#[test]
+fn every_link_between_documents_leads_somewhere() {
+    let mut documents = Vec::new();
+    files(&root(), ".md", &mut documents);
+    assert!(documents.len() > 5);
+    for document in documents {
+        let text = std::fs::read_to_string(&document).unwrap();
+        for target in between(&text, "](", ")") {
+            let path = target.split_once('#').map_or(target, |(path, _)| path);
+            if path.is_empty() || path.contains("://") {
+                continue;
+            }
+            let there = document.parent().unwrap().join(path).exists();
+            assert!(there, "{}: {target}", document.display());
+        }
+    }
+}
+
+/// Only the ports know what stands behind them.
+#[test]
+fn no_storage_engine_is_named_outside_the_ports() {
+    const NAMES: [&str; 5] = ["kafka", "sqlite", "opensearch", "aws_sdk_s3", "rusqlite"];
+    let root = root();
+    let mut code = Vec::new();
+    files(&root, ".rs", &mut code);
+    assert!(code.len() > 100);
+    let mut named = 0;
+    for path in code {
+        let inside = path.strip_prefix(&root).unwrap();
+        let text = std::fs::read_to_string(&path).unwrap();
+        let lower = text.to_lowercase();
+        let words = || text.split(|c: char| !c.is_ascii_alphanumeric());
+        let names = NAMES.iter().any(|name| lower.contains(name)) || words().any(|w| w == "S3");
+        if inside.starts_with("ports") || inside.starts_with("tests") {
+            named += usize::from(names);
+            continue;
+        }
+        assert!(!names, "{} names a storage engine", inside.display());
+    }
+    assert!(named > 0, "the search finds nothing at all");
+}
