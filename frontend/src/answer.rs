@@ -11,12 +11,13 @@ use prost::encoding::{WireType, encode_key, encode_varint};
 const FLOW_REQUEST: u32 = 42;
 
 /// The message that starts a flow; `request` is a serialized FlowRequest and goes in as it is.
-pub(crate) fn task(flow: &str, org: &str, at_us: i64, request: &Bytes) -> Bytes {
+pub(crate) fn task(flow: &str, org: &str, urgent: bool, at_us: i64, request: &Bytes) -> Bytes {
     let head = VeloMessage {
         session_id: flow.to_owned(),
         request_id: 1,
         task_id: task_id(at_us),
         org_id: org.to_owned(),
+        urgent,
         ..Default::default()
     };
     let mut out = Vec::with_capacity(head.encoded_len() + request.len() + 16);

@@ -201,14 +201,19 @@ impl Padding {
     }
 
     async fn message(&self, item: &Item, at_us: i64) -> Option<Bytes> {
-        let (flow, request) = match item {
+        let (flow, request, urgent) = match item {
             Item::Ask(pairs) => return Some(answer::ask(pairs, at_us)),
             Item::Cancel(flow) => return Some(answer::cancel(flow, at_us)),
-            Item::Task { flow, request, .. } => (flow, request),
+            Item::Task {
+                flow,
+                request,
+                urgent,
+                ..
+            } => (flow, request, *urgent),
         };
         let org = self.held.client().org.as_str();
         let error = match timeout(REQUEST, self.front.requests.get(request)).await {
-            Ok(Ok(body)) => return Some(answer::task(flow, org, at_us, &body)),
+            Ok(Ok(body)) => return Some(answer::task(flow, org, urgent, at_us, &body)),
             Ok(Err(error)) => error.to_string(),
             Err(_) => "the log did not answer in time".to_owned(),
         };

@@ -1,6 +1,7 @@
 //! `nublar`: every role of the server, all of them in one process by default, and the commands of
 //! people.
 
+mod cli;
 mod client_config;
 mod compose;
 mod config;
@@ -61,6 +62,8 @@ enum Command {
     /// Look at the configuration
     #[command(subcommand)]
     Config(ConfigCommand),
+    #[command(flatten)]
+    People(cli::Command),
 }
 
 #[derive(Debug, Subcommand)]
@@ -88,8 +91,14 @@ impl At {
 
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
+    // The commands of people print what they find; only trouble is worth a line beside it.
+    let usual = if matches!(arguments.command, Command::People(_)) {
+        "warn"
+    } else {
+        "info"
+    };
     let filter = tracing_subscriber::EnvFilter::try_from_env("NUBLAR_LOG")
-        .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("info"));
+        .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new(usual));
     tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(std::io::stderr)
@@ -122,6 +131,7 @@ async fn run(command: Command) -> Result<ExitCode> {
         Command::Gui(at) => compose::run(at.load()?, Roles::Gui).await?,
         Command::ClientConfig { at, client } => print!("{}", client_yaml(&at.load()?, &client)?),
         Command::Config(ConfigCommand::Check(at)) => check(&at.load()?)?,
+        Command::People(command) => return cli::execute(command).await,
     }
     Ok(ExitCode::SUCCESS)
 }

@@ -67,6 +67,8 @@ pub enum Item {
         attempt: i32,
         /// Where the request stands.
         request: RequestRef,
+        /// The agent is to overtake its other flows for it.
+        urgent: bool,
     },
     /// Questions, in order.
     Ask(Vec<AskPair>),
@@ -417,6 +419,7 @@ impl Delivery {
             flow: grant.flow_id.clone(),
             attempt: grant.attempt,
             request: grant.request.clone(),
+            urgent: grant.urgent,
         };
         if !poll.out.contains(&item) {
             poll.out.push(item);

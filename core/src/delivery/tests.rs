@@ -51,6 +51,7 @@ fn grant(flow: &str, attempt: i32, frontend: &str, poll: i64) -> Tasks {
         frontend: frontend.into(),
         poll,
         request,
+        urgent: false,
     }
     .into()
 }
@@ -168,6 +169,7 @@ fn what_was_not_written_is_reported_and_errands_wait_for_the_next_poll() {
         flow: "F.d".into(),
         attempt: 2,
         request: RequestRef::default(),
+        urgent: false,
     };
     assert!(matches!(
         &m.failed(&client(), 2, vec![item.clone()], true, 21)[..],

@@ -29,6 +29,7 @@ impl Fold {
             frontend: claim.header.frontend.clone(),
             poll: claim.poll,
             request: request.clone(),
+            urgent: flow.urgent(),
         };
         flow.task = Task::Granted;
         flow.granted_to = Some((claim.header.frontend.clone(), claim.poll));

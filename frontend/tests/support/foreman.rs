@@ -100,6 +100,7 @@ impl Deployment {
             frontend: claim.header.frontend.clone(),
             poll: claim.poll,
             request: request.clone(),
+            urgent: false,
         };
         self.say(client, grant).await;
     }

@@ -38,6 +38,8 @@ pub struct Grant {
     pub poll: i64,
     /// What to deliver.
     pub request: RequestRef,
+    /// The agent is to overtake its other flows for it.
+    pub urgent: bool,
 }
 record!(Grant, "grant.v1");
 

@@ -1,0 +1,416 @@
+//! Workers over ports in memory that fail on demand.
+
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+
+use bytes::Bytes;
+use nublar_core::ids::ClientKey;
+use nublar_ingest_workers::{Config, Ports, run};
+use nublar_ports::index::faulty::{Calls, Fault, Faults, FaultyIndex};
+use nublar_ports::index::memory::MemoryIndex;
+use nublar_ports::index::{Collection, Index};
+use nublar_ports::log::{From, MemoryLog, Retention, TailEvent, TopicSpec};
+use nublar_ports::objects::memory::MemoryObjects;
+use nublar_ports::{Log, Objects};
+use nublar_schemas::agent::{FileBuffer, FlowStats, VeloMessage, VqlRequest, VqlResponse};
+use nublar_schemas::codec::Record;
+use nublar_schemas::records::{
+    AgentMessage, DeadLetter, Document, Header, Messages, Scheduling, Stored,
+};
+use nublar_schemas::topics;
+use prost::Message;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+
+const FLOW: &str = "F.DC2M4H5TA9T34";
+const CLIENT: &str = "C.dee8db84e4bcbdf1";
+
+struct Bench {
+    log: MemoryLog,
+    index: FaultyIndex<MemoryIndex>,
+    objects: MemoryObjects,
+}
+
+impl Bench {
+    async fn new() -> Self {
+        let log = MemoryLog::new();
+        let specs: Vec<_> = topics::ALL
+            .iter()
+            .map(|topic| TopicSpec {
+                name: topic.name.to_owned(),
+                partitions: 1,
+                retention: Retention::Age(Duration::from_secs(3_600)),
+                groups: vec![topic.name.to_owned()],
+            })
+            .collect();
+        log.declare(&specs).await.unwrap();
+        let index = FaultyIndex::new(MemoryIndex::new(), Faults::new());
+        index.prepare().await.unwrap();
+        Self {
+            log,
+            index,
+            objects: MemoryObjects::new(),
+        }
+    }
+
+    fn faults(&self) -> &Faults {
+        self.index.faults()
+    }
+
+    fn start(&self) -> Worker {
+        let ports = Ports {
+            log: Arc::new(self.log.clone()),
+            index: Arc::new(FaultyIndex::new(
+                self.index.inner().clone(),
+                self.faults().clone(),
+            )),
+            objects: Arc::new(self.objects.clone()),
+        };
+        let config = Config {
+            report_ms: 50,
+            ..Config::default()
+        };
+        let shutdown = CancellationToken::new();
+        let task = tokio::spawn(run(config, ports, shutdown.clone()));
+        Worker { task, shutdown }
+    }
+
+    async fn append(&self, topic: &str, value: Vec<u8>) {
+        self.log
+            .append(topic, 0, Bytes::from_static(b"k"), value.into())
+            .await
+            .unwrap();
+    }
+
+    async fn send(&self, topic: &str, messages: Vec<VeloMessage>) {
+        let messages = messages
+            .into_iter()
+            .map(|message| AgentMessage {
+                session: message.session_id.clone(),
+                bytes: message.encode_to_vec().into(),
+                object: None,
+            })
+            .collect();
+        let record = Messages {
+            header: header(),
+            messages,
+        };
+        self.append(topic, record.encode().unwrap()).await;
+    }
+
+    /// Everything that stands in a topic.
+    async fn values(&self, topic: &str) -> Vec<Bytes> {
+        let mut tail = self.log.tail(topic, &[0], From::Earliest).await.unwrap();
+        let mut values = Vec::new();
+        while let TailEvent::Record(record) = tail.next().await.unwrap() {
+            values.push(record.value);
+        }
+        values
+    }
+
+    async fn stored(&self, group: &str) -> Vec<Stored> {
+        let of = |value: Bytes| match Scheduling::decode(&value).unwrap() {
+            Scheduling::Stored(stored) if stored.group == group => Some(stored),
+            _ => None,
+        };
+        self.values("scheduling")
+            .await
+            .into_iter()
+            .filter_map(of)
+            .collect()
+    }
+
+    async fn marked(&self, topic: &str) -> u64 {
+        self.log.lag(topic, topic).await.unwrap()[0].mark.offset
+    }
+
+    fn documents(&self, collection: Collection) -> usize {
+        self.index.inner().all(collection, "").len()
+    }
+}
+
+struct Worker {
+    task: JoinHandle<Result<(), nublar_ingest_workers::WorkerError>>,
+    shutdown: CancellationToken,
+}
+
+impl Worker {
+    /// As if the process were killed.
+    async fn kill(self) {
+        self.task.abort();
+        let _ = self.task.await;
+    }
+
+    async fn stop(self) {
+        self.shutdown.cancel();
+        self.task.await.unwrap().unwrap();
+    }
+}
+
+macro_rules! eventually {
+    ($condition:expr) => {
+        let waiting = async {
+            while !$condition {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(20), waiting)
+            .await
+            .expect(concat!("never: ", stringify!($condition)));
+    };
+}
+
+fn header() -> Header {
+    Header {
+        client: CLIENT.into(),
+        generation: 1,
+        at_us: 1_795_514_940_000_000,
+        ..Header::default()
+    }
+}
+
+fn rows(start: u64, n: u64) -> VeloMessage {
+    VeloMessage {
+        session_id: FLOW.into(),
+        vql_response: Some(VqlResponse {
+            query: Some(VqlRequest {
+                name: "A/S".into(),
+                ..VqlRequest::default()
+            }),
+            query_start_row: start,
+            total_rows: n,
+            jsonl_response: "{}\n".repeat(usize::try_from(n).unwrap()),
+            ..VqlResponse::default()
+        }),
+        ..VeloMessage::default()
+    }
+}
+
+fn marker() -> VeloMessage {
+    let flow_stats = Some(FlowStats {
+        flow_complete: true,
+        ..FlowStats::default()
+    });
+    VeloMessage {
+        session_id: FLOW.into(),
+        flow_stats,
+        ..VeloMessage::default()
+    }
+}
+
+fn buffer(offset: u64, len: usize) -> VeloMessage {
+    VeloMessage {
+        session_id: FLOW.into(),
+        file_buffer: Some(FileBuffer {
+            offset,
+            data: vec![7; len].into(),
+            data_length: len as u64,
+            ..FileBuffer::default()
+        }),
+        ..VeloMessage::default()
+    }
+}
+
+#[tokio::test]
+async fn rows_and_buffers_are_stored_then_told_then_marked() {
+    let bench = Bench::new().await;
+    let worker = bench.start();
+    bench.send("results", vec![rows(0, 3), marker()]).await;
+    bench
+        .send("uploads", vec![buffer(0, 100_000), marker()])
+        .await;
+    eventually!(
+        bench
+            .stored("results")
+            .await
+            .last()
+            .is_some_and(|s| s.rows == 3 && s.closing)
+    );
+    eventually!(
+        bench
+            .stored("uploads")
+            .await
+            .last()
+            .is_some_and(|s| s.bytes == 100_000 && s.closing)
+    );
+    eventually!(bench.marked("results").await == 1 && bench.marked("uploads").await == 1);
+    assert_eq!(bench.documents(Collection::Rows), 1);
+    assert_eq!(
+        bench
+            .objects
+            .list("uploads/", None, 10)
+            .await
+            .unwrap()
+            .len(),
+        1
+    );
+    worker.stop().await;
+}
+
+#[tokio::test]
+async fn while_the_index_is_off_nothing_is_told_or_marked_and_nothing_is_lost() {
+    let bench = Bench::new().await;
+    bench.faults().set(Fault::Unavailable, Calls::All);
+    let worker = bench.start();
+    bench.send("results", vec![rows(0, 3), marker()]).await;
+    eventually!(bench.faults().writes() + bench.faults().reads() > 2);
+    assert!(bench.stored("results").await.is_empty());
+    assert_eq!(bench.marked("results").await, 0);
+    bench.faults().clear();
+    eventually!(
+        bench
+            .stored("results")
+            .await
+            .last()
+            .is_some_and(|s| s.rows == 3 && s.closing)
+    );
+    eventually!(bench.marked("results").await == 1);
+    worker.stop().await;
+}
+
+#[tokio::test]
+async fn a_worker_that_is_killed_after_it_wrote_is_made_up_for() {
+    let bench = Bench::new().await;
+    // Written, and then no answer: the worker never gets as far as its mark.
+    bench.faults().set(Fault::FailsAfterDone, Calls::Writes);
+    let worker = bench.start();
+    bench.send("results", vec![rows(0, 3), rows(3, 2)]).await;
+    eventually!(bench.documents(Collection::Rows) == 2);
+    worker.kill().await;
+    assert_eq!(bench.marked("results").await, 0);
+    bench.faults().clear();
+    let worker = bench.start();
+    bench.send("results", vec![rows(5, 1), marker()]).await;
+    eventually!(
+        bench
+            .stored("results")
+            .await
+            .last()
+            .is_some_and(|s| s.rows == 6 && s.closing)
+    );
+    assert!(!bench.stored("results").await.iter().any(|s| s.ran_twice));
+    assert_eq!(bench.documents(Collection::Rows), 3);
+    worker.stop().await;
+}
+
+#[tokio::test]
+async fn rows_that_come_after_another_worker_closed_the_flow_are_added_to_its() {
+    let bench = Bench::new().await;
+    let worker = bench.start();
+    bench.send("results", vec![rows(0, 3), marker()]).await;
+    eventually!(bench.marked("results").await == 1);
+    worker.stop().await;
+    let worker = bench.start();
+    bench.send("results", vec![rows(3, 4)]).await;
+    eventually!(
+        bench
+            .stored("results")
+            .await
+            .last()
+            .is_some_and(|s| s.rows == 7)
+    );
+    worker.stop().await;
+}
+
+#[tokio::test]
+async fn what_is_damaged_is_put_aside_and_blocks_nobody() {
+    let bench = Bench::new().await;
+    let worker = bench.start();
+    let whole = Messages {
+        header: header(),
+        messages: Vec::new(),
+    }
+    .encode()
+    .unwrap();
+    bench.append("results", b"no record".to_vec()).await;
+    bench
+        .append("results", whole[..whole.len() - 1].to_vec())
+        .await;
+    bench
+        .send(
+            "results",
+            vec![
+                VeloMessage {
+                    session_id: FLOW.into(),
+                    ..VeloMessage::default()
+                },
+                rows(0, 1),
+            ],
+        )
+        .await;
+    eventually!(bench.marked("results").await == 3);
+    assert_eq!(bench.documents(Collection::Rows), 1);
+    let letters: Vec<_> = bench.values("dead-letters").await;
+    let reasons: Vec<_> = letters
+        .iter()
+        .map(|value| DeadLetter::decode(value).unwrap().reason)
+        .collect();
+    assert_eq!(reasons, ["damaged", "damaged", "unknown_payload"]);
+    worker.stop().await;
+}
+
+#[tokio::test]
+async fn a_record_of_a_newer_program_halts_the_partition() {
+    let bench = Bench::new().await;
+    let worker = bench.start();
+    bench.send("results", vec![rows(0, 1)]).await;
+    let mut newer = vec![0xC3, 0x01];
+    newer.extend_from_slice(&[9; 40]);
+    bench.append("results", newer).await;
+    bench.send("results", vec![rows(1, 1)]).await;
+    eventually!(bench.marked("results").await == 1);
+    // Long enough for three reports.
+    tokio::time::sleep(Duration::from_millis(150)).await;
+    assert_eq!(
+        (
+            bench.marked("results").await,
+            bench.documents(Collection::Rows)
+        ),
+        (1, 1)
+    );
+    assert!(bench.values("dead-letters").await.is_empty());
+    worker.stop().await;
+}
+
+#[tokio::test]
+async fn of_documents_the_highest_version_stays() {
+    let bench = Bench::new().await;
+    let worker = bench.start();
+    for (version, state) in [(5, "RUNNING"), (9, "FINISHED"), (7, "IN_PROGRESS")] {
+        let body = format!("{{\"flow_id\":\"{FLOW}\",\"create_time\":1,\"state\":\"{state}\"}}");
+        let id = format!("{CLIENT}/{FLOW}");
+        let document = Document {
+            header: header(),
+            kind: "flow".into(),
+            id,
+            version,
+            body,
+        };
+        bench.append("state", document.encode().unwrap()).await;
+    }
+    eventually!(bench.marked("state").await == 3);
+    let flows = bench.index.inner().all(Collection::Flows, "");
+    assert_eq!((flows.len(), flows[0].version), (1, 9));
+    assert!(ClientKey::of(&header()).is_ok());
+    worker.stop().await;
+}
+
+#[tokio::test]
+async fn an_unknown_group_is_named() {
+    let bench = Bench::new().await;
+    let ports = Ports {
+        log: Arc::new(bench.log.clone()),
+        index: Arc::new(bench.index.inner().clone()),
+        objects: Arc::new(bench.objects.clone()),
+    };
+    let config = Config {
+        groups: vec!["resluts".into()],
+        ..Config::default()
+    };
+    let error = run(config, ports, CancellationToken::new())
+        .await
+        .unwrap_err()
+        .to_string();
+    assert!(error.contains("resluts"), "{error}");
+}
