@@ -172,10 +172,10 @@ pub struct Storage {
 #[derive(Debug, thiserror::Error)]
 pub enum StorageError {
     /// The log's answer.
-    #[error("log: {0}")]
+    #[error(transparent)]
     Log(#[from] crate::log::LogError),
     /// The index's answer.
-    #[error("index: {0}")]
+    #[error(transparent)]
     Index(#[from] crate::index::IndexError),
     /// A file that the configuration names.
     #[error("{key} = {path:?}: {error}")]

@@ -214,8 +214,22 @@ impl Server {
 
     /// The API.
     pub fn api(&self) -> Api {
+        self.api_with(&self.secrets.api_token)
+    }
+
+    /// The API, shown another token.
+    pub fn api_with(&self, token: &str) -> Api {
         let url = format!("http://{}", self.gui);
-        Api::new(&url, &self.secrets.api_token, &self.secrets.ca.certificate)
+        Api::new(&url, token, &self.secrets.ca.certificate)
+    }
+
+    /// The most memory that it has had at once, bytes.
+    pub fn peak_memory(&self) -> u64 {
+        let path = format!("/proc/{}/status", self.process.0.id());
+        let status = std::fs::read_to_string(path).unwrap();
+        let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
+        let kib = line.unwrap().trim().trim_end_matches("kB").trim();
+        kib.parse::<u64>().unwrap() * 1024
     }
 
     /// Where agents connect.
@@ -233,6 +247,16 @@ impl Server {
         let urls: Vec<_> = servers.iter().flat_map(|server| &server.agents).collect();
         let urls: Vec<String> = urls.into_iter().cloned().collect();
         Player::new(&servers[0].secrets.ca.certificate, &urls)
+    }
+
+    /// What a command of the program prints, given this server's data folder; it must succeed.
+    pub fn order(&self, installation: &Installation, words: &[&str]) -> String {
+        let data = installation.data().as_os_str();
+        let done = Command::new(program()).args(words).arg("--data").arg(data).output();
+        let done = done.unwrap();
+        let errors = String::from_utf8_lossy(&done.stderr);
+        assert!(done.status.success(), "nublar {}: {errors}", words.join(" "));
+        String::from_utf8(done.stdout).unwrap()
     }
 
     /// What it has printed.

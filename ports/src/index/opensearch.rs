@@ -29,6 +29,9 @@ use serde_json::json;
 use std::collections::HashSet;
 use std::sync::Mutex;
 
+/// Seconds of a weekly bucket.
+const WEEK_SECONDS: u64 = 604_800;
+
 /// Documents asked for at once, with and without bodies; longer pages are put together.
 const CHUNK: usize = 100;
 const CHUNK_WITHOUT_BODIES: usize = 1_000;
@@ -158,6 +161,14 @@ impl Index for OpenSearchIndex {
             .filter(|collection| !collection.weekly())
         {
             self.ensure(&self.index_name(collection, None)).await?;
+        }
+        // This week's too, now: making one takes longer than a new client's name may.
+        let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
+        let week = now.map_or(0, |since| since.as_secs() / WEEK_SECONDS);
+        let week = Bucket::Week(u32::try_from(week).unwrap_or(u32::MAX));
+        for collection in Collection::ALL.into_iter().filter(|of| of.weekly()) {
+            self.ensure(&self.index_name(collection, Some(week)))
+                .await?;
         }
         Ok(())
     }
