@@ -3,6 +3,7 @@
 # make check   formatting and lints
 # make bench   what the parts cost on this machine
 # make packs DIR=FOLDER   load and compile every artifact of a folder
+# make agent-test AGENT=PATH   a stock agent's life, on one machine and on real services
 #
 # On Debian they install what is missing when root, else they say what to install. Rust comes
 # from rustup. What is fetched for the tests is kept in $NUBLAR_CACHE or ~/.cache/nublar.
@@ -11,7 +12,7 @@ SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 .ONESHELL:
 .DELETE_ON_ERROR:
-.PHONY: run test check bench packs packages packages-test
+.PHONY: run test check bench packs agent-test packages packages-test
 
 DATA ?= ./data
 TARGET := $(or $(CARGO_TARGET_DIR),target)
@@ -58,3 +59,14 @@ bench: packages
 packs: packages
 	@[[ -n "$(DIR)" ]] || { echo "usage: make packs DIR=FOLDER" >&2; exit 1; }
 	cargo run -q --release -p nublar-core --example artifact_check -- "$(DIR)"
+
+# The agent is a stock one, not ours: build or fetch it from its makers.
+agent-test: packages-test
+	@[[ -x "$(AGENT)" ]] || { echo "usage: make agent-test AGENT=PATH, an executable" >&2; exit 1; }
+	cargo build -p nublar
+	dir=$$(mktemp -d)
+	trap 'tests/services/services stop "$$dir" || true; rm -rf "$$dir"' EXIT
+	trap 'exit 130' INT TERM HUP
+	tests/services/services start "$$dir"
+	export NUBLAR_TEST_SERVICES=$$dir/services.env NUBLAR_AGENT=$(abspath $(AGENT))
+	cargo test -p nublar-tests --test stock_agent -- --nocapture --test-threads 1
