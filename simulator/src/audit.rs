@@ -154,16 +154,18 @@ pub async fn audit(api: &Api, ledger: &Ledger, known: &Known) -> Result<Audit, S
         audit.clients += 1;
         let client = book.client();
         let mut documents = api.flows(client).await?;
-        let names: BTreeSet<String> = book
-            .flows()
-            .into_iter()
-            .chain(
-                documents
-                    .keys()
-                    .filter(|flow| !known.contains(*flow))
-                    .cloned(),
-            )
-            .collect();
+        // What was there before counts only if it ran now.
+        let ours = book.flows().into_iter().filter(|flow| {
+            !known.contains(flow)
+                || book
+                    .flow(flow)
+                    .is_some_and(|entry| !entry.deliveries.is_empty())
+        });
+        let new = documents
+            .keys()
+            .filter(|flow| !known.contains(*flow))
+            .cloned();
+        let names: BTreeSet<String> = ours.chain(new).collect();
         let flows: Vec<(String, Option<Value>)> = names
             .into_iter()
             .map(|flow| {

@@ -247,17 +247,68 @@ fn a_double_run_is_found_when_it_happens() {
     let ledger = Ledger::new();
     let book = ledger.book("C.1");
     book.delivered(FLOW, 1, Instant::now());
-    // It never lived, and its agent has forgotten it.
+    // It never lived, and its agent has forgotten it; that something was sent does not mean that
+    // it arrived.
+    let message = |run| {
+        [Tag {
+            flow: FLOW.into(),
+            run,
+            what: What::Other,
+        }]
+    };
+    book.advance(&message(0), Stage::Sent);
     book.delivered(FLOW, 2, Instant::now());
     assert_eq!(ledger.violations().0, 0);
-    book.advance(
-        &[Tag {
-            flow: FLOW.into(),
-            run: 1,
-            what: What::Other,
-        }],
-        Stage::Sent,
-    );
+    book.advance(&message(1), Stage::Committed);
     book.delivered(FLOW, 3, Instant::now());
     assert_eq!(ledger.violations().1[0].rule, "ran again after life");
+}
+
+#[test]
+fn a_run_that_died_before_it_lived_leaves_nothing() {
+    let ledger = Ledger::new();
+    let book = ledger.book("C.1");
+    let source: Arc<str> = "S".into();
+    let made = |start, stage| {
+        let run = book.delivered(FLOW, start, Instant::now());
+        let row = format!("{{\"run\":{run}}}\n");
+        let whats = [
+            book.made_rows(FLOW, run, &source, 0, 1, row.as_bytes()),
+            book.made_marker(
+                FLOW,
+                run,
+                Totals {
+                    rows: 1,
+                    ..Totals::default()
+                },
+            ),
+        ];
+        let tags = whats.map(|what| Tag {
+            flow: FLOW.into(),
+            run,
+            what,
+        });
+        book.advance(&tags, stage);
+        row
+    };
+    let (first, second) = (made(1, Stage::Sent), made(2, Stage::Committed));
+    let rules = |row: &str| {
+        let mut shown = Shown {
+            document: right().shown.document,
+            ..Shown::default()
+        };
+        shown.document["total_collected_rows"] = json!(1);
+        shown.document["total_uploaded_files"] = json!(0);
+        shown.document["total_uploaded_bytes"] = json!(0);
+        shown
+            .results
+            .insert("S".to_owned(), Bytes::from(row.to_owned()));
+        let found = check_flow("C.1", FLOW, &book.flow(FLOW).unwrap(), Some(&shown));
+        found
+            .iter()
+            .map(|violation| violation.rule)
+            .collect::<Vec<_>>()
+    };
+    assert!(rules(&second).is_empty());
+    assert_eq!(rules(&first), ["rows differ"]);
 }

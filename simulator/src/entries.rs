@@ -94,17 +94,24 @@ pub struct Run {
     pub reported: Option<Totals>,
     /// How far the report of the end has come.
     pub marker: Stage,
+    sent: bool,
     lived: bool,
 }
 
 impl Run {
-    /// Whether any message of it was sent.
+    /// Whether any message of it was sent, whether or not it arrived.
+    pub fn was_sent(&self) -> bool {
+        self.sent
+    }
+
+    /// Whether any message of it was answered with 200.
     pub fn has_lived(&self) -> bool {
         self.lived
     }
 
     pub(crate) fn advance(&mut self, what: &What, stage: Stage) {
-        self.lived |= stage >= Stage::Sent;
+        self.sent |= stage >= Stage::Sent;
+        self.lived |= stage == Stage::Committed;
         let place = match what {
             What::Rows(source, index) => self
                 .sources
