@@ -85,6 +85,19 @@ impl Api {
         (status, serde_json::from_slice(&body).unwrap_or(Value::Null))
     }
 
+    /// `PUT /api/v1{path}` of a text: the status and the answer.
+    pub async fn put(&self, path: &str, text: &str) -> (u16, Value) {
+        let request = self
+            .http
+            .put(format!("{}/api/v1{path}", self.url))
+            .bearer_auth(&self.token)
+            .body(text.to_owned());
+        let answer = request.send().await.unwrap();
+        let status = answer.status().as_u16();
+        let body = answer.bytes().await.unwrap();
+        (status, serde_json::from_slice(&body).unwrap_or(Value::Null))
+    }
+
     /// Waits until everything that was taken is stored and folded: no group is behind, and nothing
     /// was appended between two looks.
     pub async fn settled(&self) {

@@ -252,10 +252,18 @@ impl Server {
     /// What a command of the program prints, given this server's data folder; it must succeed.
     pub fn order(&self, installation: &Installation, words: &[&str]) -> String {
         let data = installation.data().as_os_str();
-        let done = Command::new(program()).args(words).arg("--data").arg(data).output();
+        let done = Command::new(program())
+            .args(words)
+            .arg("--data")
+            .arg(data)
+            .output();
         let done = done.unwrap();
         let errors = String::from_utf8_lossy(&done.stderr);
-        assert!(done.status.success(), "nublar {}: {errors}", words.join(" "));
+        assert!(
+            done.status.success(),
+            "nublar {}: {errors}",
+            words.join(" ")
+        );
         String::from_utf8(done.stdout).unwrap()
     }
 

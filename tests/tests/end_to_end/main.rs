@@ -2,7 +2,11 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
+mod agents;
 mod captures;
+mod disk;
+mod engines;
 mod expected;
 mod orders;
 mod real_services;
+mod refusals;

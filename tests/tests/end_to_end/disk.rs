@@ -1,0 +1,81 @@
+//! A full disk: nothing is said to be stored that is not, reads go on, and room is all that it
+//! takes to recover.
+
+use crate::orders::{assert_same, plain};
+use nublar_tests::{Installation, Letter, Player, Server, SmallDisk, eventually};
+
+const MIB: u32 = 32;
+/// The request with the large file.
+const LARGE: u64 = 17;
+
+async fn status(player: &Player, letter: &Letter) -> Result<u16, String> {
+    let answer = player.post(0, &letter.path, letter.body.clone()).await;
+    answer
+        .map(|answer| answer.status)
+        .map_err(|broken| format!("{broken:?}"))
+}
+
+/// As an agent does: again and again, until it is taken.
+async fn until_taken(player: &Player, letter: &Letter) {
+    eventually(
+        &format!("request {} is taken", letter.number),
+        async || match status(player, letter).await {
+            Ok(200) => Ok(()),
+            other => Err(other),
+        },
+    )
+    .await;
+}
+
+#[tokio::test]
+async fn a_full_disk_is_said_and_survived() {
+    let Some(disk) = SmallDisk::mount(MIB) else {
+        return;
+    };
+    let (recorded, plain) = plain("collections").await;
+    let installation = Installation::within(&disk.path().join("data")).take_recording(&recorded);
+    let mut server = Server::start(&installation).await;
+    let (api, client) = (server.api(), recorded.client_id());
+    let player = server.player();
+    for letter in recorded.enrolment() {
+        player.play(0, letter, 406).await;
+    }
+    let at = recorded
+        .taken()
+        .iter()
+        .position(|letter| letter.number == LARGE)
+        .unwrap();
+    let (before, rest) = recorded.taken().split_at(at);
+    for letter in before {
+        player.play(0, letter, 200).await;
+    }
+    api.settled().await;
+    let flows = api.json(&format!("/clients/{client}/flows")).await;
+
+    // Full while it runs: whatever is said, it is not 200, and everything can be read.
+    let ballast = disk.fill();
+    for _ in 0..3 {
+        assert_eq!(status(&player, &rest[0]).await, Ok(503));
+        assert_eq!(api.json(&format!("/clients/{client}/flows")).await, flows);
+        let rows = api.text("/dump").await;
+        assert!(rows.lines().any(|line| line.contains("\"kind\":\"rows\"")));
+    }
+    std::fs::remove_file(&ballast).unwrap();
+    until_taken(&player, &rest[0]).await;
+    for letter in &rest[1..5] {
+        until_taken(&player, letter).await;
+    }
+
+    // Full, and killed; it is started again when there is room.
+    api.settled().await;
+    let ballast = disk.fill();
+    let _ = status(&player, &rest[0]).await;
+    server.kill9().await;
+    std::fs::remove_file(&ballast).unwrap();
+    server.restart().await;
+    for letter in &rest[5..] {
+        until_taken(&server.player(), letter).await;
+    }
+    assert_same(plain, &server.api().dump().await, "a full disk");
+    server.stop().await;
+}
