@@ -31,30 +31,36 @@ run: packages
 	echo "the program is $(TARGET)/debug/nublar; the commands below call it nublar"
 	exec "$(TARGET)/debug/nublar" run --data "$(DATA)" $(ARGS)
 
-# The services end with the tests, however those end.
+# Starts the services in a folder of their own; they end with the recipe, however that ends.
+define with_services
+tests/services/services fetch
+dir=$$(mktemp -d)
+trap 'tests/services/services stop "$$dir" || true; rm -rf "$$dir"' EXIT
+trap 'exit 130' INT TERM HUP
+tests/services/services start "$$dir"
+export NUBLAR_TEST_SERVICES=$$dir/services.env
+endef
+
 test: packages-test
-	@tests/services/services fetch
-	cargo build --workspace --bins --tests
-	dir=$$(mktemp -d)
-	trap 'tests/services/services stop "$$dir" || true; rm -rf "$$dir"' EXIT
-	trap 'exit 130' INT TERM HUP
-	tests/services/services start "$$dir"
-	export NUBLAR_TEST_SERVICES=$$dir/services.env
+	@cargo build --workspace --bins --tests
+	$(with_services)
 	cargo test --workspace --no-fail-fast $(ARGS)
 
 check: packages
 	@cargo fmt --all --check
 	cargo clippy --workspace --all-targets -- -D warnings
 
-# Ratios carry over to other machines, numbers do not.
-bench: packages
+# Ratios carry over to other machines, numbers do not. Kafka gets both compilers of its JVM here.
+bench: packages-test
 	@cargo build --release -p nublar-wire --example figures
-	cargo build --release -p nublar-ports --example log_bench --example index_bench
-	dir=$$(mktemp -d -p "$(TARGET)")
-	trap 'rm -rf "$$dir"' EXIT
-	"$(TARGET)/release/examples/figures"
-	"$(TARGET)/release/examples/log_bench" "$$dir"
-	"$(TARGET)/release/examples/index_bench" "$$dir"
+	cargo build --release -p nublar-frontend --example cost
+	cargo build --release -p nublar-ports --example log_bench --example index_bench --example kafka_bench
+	export NUBLAR_SERVICES_JVM=
+	$(with_services)
+	. "$$NUBLAR_TEST_SERVICES"
+	for name in figures cost; do echo "== $$name"; "$(TARGET)/release/examples/$$name"; done
+	for name in log_bench index_bench; do echo "== $$name"; "$(TARGET)/release/examples/$$name" "$$dir"; done
+	echo "== kafka_bench"; "$(TARGET)/release/examples/kafka_bench" "$$KAFKA"
 
 packs: packages
 	@[[ -n "$(DIR)" ]] || { echo "usage: make packs DIR=FOLDER" >&2; exit 1; }
@@ -64,9 +70,6 @@ packs: packages
 agent-test: packages-test
 	@[[ -x "$(AGENT)" ]] || { echo "usage: make agent-test AGENT=PATH, an executable" >&2; exit 1; }
 	cargo build -p nublar
-	dir=$$(mktemp -d)
-	trap 'tests/services/services stop "$$dir" || true; rm -rf "$$dir"' EXIT
-	trap 'exit 130' INT TERM HUP
-	tests/services/services start "$$dir"
-	export NUBLAR_TEST_SERVICES=$$dir/services.env NUBLAR_AGENT=$(abspath $(AGENT))
+	$(with_services)
+	export NUBLAR_AGENT=$(abspath $(AGENT))
 	cargo test -p nublar-tests --test stock_agent -- --nocapture --test-threads 1
