@@ -8,6 +8,7 @@ use nublar_core::fold::FoldConfig;
 use nublar_ports::Storage;
 use serde::{Deserialize, Serialize};
 use std::future::Future;
+use std::io::Write;
 use std::net::SocketAddr;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
@@ -37,7 +38,13 @@ impl Api {
         serde_json::from_slice(&std::fs::read(data.join(Self::FILE)).ok()?).ok()
     }
 
+    /// What stands there already is left alone: it needs no room on a full disk.
     fn write(&self, data: &Path) -> Result<()> {
+        let path = data.join(Self::FILE);
+        let text = serde_json::to_string_pretty(self)?;
+        if std::fs::read_to_string(&path).is_ok_and(|old| old == text) {
+            return Ok(());
+        }
         let draft = data.join("api.json.new");
         let options = std::fs::OpenOptions::new()
             .write(true)
@@ -45,10 +52,10 @@ impl Api {
             .truncate(true)
             .mode(0o600)
             .open(&draft);
-        let file = options.with_context(|| format!("cannot write {}", draft.display()))?;
-        serde_json::to_writer_pretty(file, self)?;
-        std::fs::rename(&draft, data.join(Self::FILE))?;
-        Ok(())
+        options
+            .and_then(|mut file| file.write_all(text.as_bytes()))
+            .and_then(|()| std::fs::rename(&draft, &path))
+            .with_context(|| format!("cannot write {}", path.display()))
     }
 }
 
@@ -168,9 +175,18 @@ impl Process {
             let (log, shutdown) = (storage.log.clone(), self.shutdown.clone());
             self.spawn(async move {
                 while !shutdown.is_cancelled() {
-                    setup::announce(log.as_ref()).await?;
+                    let wait = match setup::announce(log.as_ref()).await {
+                        Ok(()) => ANNOUNCE_EVERY,
+                        Err(error) => {
+                            tracing::warn!(
+                                error = format!("{error:#}"),
+                                "the interrogation is not announced, trying again"
+                            );
+                            ANNOUNCE_AGAIN
+                        }
+                    };
                     tokio::select! {
-                        () = tokio::time::sleep(ANNOUNCE_EVERY) => {}
+                        () = tokio::time::sleep(wait) => {}
                         () = shutdown.cancelled() => {}
                     }
                 }
@@ -279,6 +295,8 @@ impl Process {
 
 /// How often the interrogation is announced anew: its request must not outlive its topic.
 const ANNOUNCE_EVERY: Duration = Duration::from_secs(86_400);
+/// How soon after it failed.
+const ANNOUNCE_AGAIN: Duration = Duration::from_secs(5);
 
 fn greet(api: &Api, data: &Path) {
     println!("people:  {}", api.url);
