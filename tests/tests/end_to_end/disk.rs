@@ -66,15 +66,19 @@ async fn a_full_disk_is_said_and_survived() {
         until_taken(&player, letter).await;
     }
 
-    // Full, and killed; it is started again when there is room.
+    // Full, and killed; it starts all the same, can be read, and takes more once there is room.
     api.settled().await;
+    let before = api.dump().await;
     let ballast = disk.fill();
-    let _ = status(&player, &rest[0]).await;
+    assert_eq!(status(&player, &rest[0]).await, Ok(503));
     server.kill9().await;
-    std::fs::remove_file(&ballast).unwrap();
     server.restart().await;
+    assert_eq!(api.text("/dump").await, before);
+    assert_eq!(status(&server.player(), &rest[0]).await, Ok(503));
+    std::fs::remove_file(&ballast).unwrap();
+    let player = server.player();
     for letter in &rest[5..] {
-        until_taken(&server.player(), letter).await;
+        until_taken(&player, letter).await;
     }
     assert_same(plain, &server.api().dump().await, "a full disk");
     server.stop().await;
