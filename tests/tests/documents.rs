@@ -47,8 +47,8 @@ fn every_promise_has_a_test_that_exists() {
     {
         promises += 1;
         let before = tests;
-        for line in paragraph.lines().filter(|line| line.starts_with('`')) {
-            let words: Vec<_> = line
+        for line in paragraph.lines().filter(|line| line.starts_with("- `")) {
+            let words: Vec<_> = line[2..]
                 .split('`')
                 .filter(|word| !word.trim().is_empty())
                 .collect();
