@@ -3,6 +3,7 @@
 
 use nublar_simulator::Chance;
 use nublar_tests::{Installation, Letter, Player, Recorded, Role, Server, is_long};
+use std::time::Duration;
 use tokio::sync::OnceCell;
 
 /// The recordings, and what a server holds after it was simply told each of them.
@@ -163,6 +164,46 @@ async fn killed_between_any_two_requests() {
             }
         }
         assert_same(plain, &server.api().dump().await, "killed");
+        server.stop().await;
+    }
+}
+
+/// Kills while a request is under way; whoever had no answer says it again, in the same bytes.
+#[tokio::test]
+async fn killed_in_the_middle_of_requests() {
+    let rounds = if is_long("kills amid requests") {
+        20
+    } else {
+        1
+    };
+    let (recorded, plain) = plain("collections").await;
+    for round in 0..rounds {
+        let chance = &mut Chance::new(round);
+        let installation = Installation::recorded(&recorded);
+        let mut server = Server::start(&installation).await;
+        enrol(&server.player(), &recorded).await;
+        let mut unanswered = 0;
+        for letter in recorded.taken() {
+            let player = server.player();
+            if chance.below(4) == 0 {
+                let moment = Duration::from_micros(500 * chance.below(24) as u64);
+                let answer = player.post(0, &letter.path, letter.body.clone());
+                let answered = tokio::time::timeout(moment, answer).await;
+                server.kill9().await;
+                server.restart().await;
+                match answered {
+                    Ok(Ok(answer)) => {
+                        assert_eq!(answer.status, 200);
+                        continue;
+                    }
+                    _ => unanswered += 1,
+                }
+            }
+            server.player().play(0, letter, 200).await;
+        }
+        assert!(unanswered > 2, "{unanswered} requests were cut");
+        let how = format!("killed amid requests, round {round}");
+        assert_same(plain, &server.api().dump().await, &how);
         server.stop().await;
     }
 }
