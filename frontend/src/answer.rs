@@ -89,11 +89,12 @@ mod tests {
         encode_key(99, WireType::LengthDelimited, &mut bytes);
         encode_varint(3, &mut bytes);
         bytes.extend_from_slice(b"new");
-        let message = task("F.A", "O1", 7, &bytes.clone().into());
+        let message = task("F.A", "O1", true, 7, &bytes.clone().into());
         assert!(message.ends_with(&bytes));
         let message = VeloMessage::decode(message).unwrap();
         assert_eq!(message.session_id, "F.A");
         assert_eq!((message.request_id, message.task_id), (1, 7_000));
+        assert!(message.urgent);
         assert_eq!(message.flow_request, Some(request));
     }
 

@@ -134,8 +134,19 @@ async fn take(
     if post == Post::Reader {
         connection.came_back(agent.client());
     }
-    let check_in = front.store.store(&agent, packed, length).await?;
-    drop(room);
+    // To its end, also when the agent leaves meanwhile: rows that are stored without the sign of
+    // life behind them could let their flow be sent again.
+    let storing = {
+        let (front, agent) = (front.clone(), agent.clone());
+        front.deliveries.tracker().clone().spawn(async move {
+            let stored = front.store.store(&agent, packed, length).await;
+            drop(room);
+            stored
+        })
+    };
+    let check_in = storing
+        .await
+        .map_err(|error| Refusal::Log(error.to_string()))??;
     match post {
         Post::Reader => {
             let address = connection.peer.ip().to_string();
