@@ -52,9 +52,10 @@ pub(super) fn query(
         conditions.after(query);
         let direction = if query.descending { "DESC" } else { "ASC" };
         let sql = format!(
-            "SELECT ord, id, number FROM {} WHERE {} ORDER BY ord {direction}, id {direction} \
-             LIMIT {}",
+            "SELECT ord, id, number FROM {} {} WHERE {} \
+             ORDER BY ord {direction}, id {direction} LIMIT {}",
             table.name,
+            by_client(&table.name, query),
             conditions.sql,
             i64::try_from(wanted).unwrap_or(i64::MAX)
         );
@@ -92,6 +93,16 @@ pub(super) fn query(
         })
         .collect::<rusqlite::Result<Vec<_>>>()?;
     Ok(Page { documents, next })
+}
+
+/// The documents of one client are few among all: to sort them costs less than to pass over all
+/// others in order, which is what would be done otherwise.
+fn by_client(table: &str, query: &Query) -> String {
+    if query.client.is_some() && query.flow.is_none() {
+        format!("INDEXED BY {table}_list")
+    } else {
+        String::new()
+    }
 }
 
 /// How many documents match.

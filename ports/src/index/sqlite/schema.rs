@@ -180,6 +180,7 @@ fn table_sql(collection: Collection, bucket: Option<Bucket>) -> String {
              UNIQUE (org, id)
          );
          CREATE INDEX IF NOT EXISTS {table}_list ON {table} (org, client, flow, source, ord, id);
+         CREATE INDEX IF NOT EXISTS {table}_flow ON {table} (org, client, flow, ord, id);
          CREATE INDEX IF NOT EXISTS {table}_order ON {table} (org, ord, id);"
     )
 }

@@ -162,6 +162,11 @@ fn lists_go_by_an_index() {
             "client = 'c' AND flow = 'f' AND source = 's' AND (ord, id) > (1, '')",
             "flows_list",
         ),
+        ("client = 'c' AND flow = 'f'", "flows_flow"),
+        (
+            "client = 'c' AND flow = 'f' AND (ord, id) > (1, '')",
+            "flows_flow",
+        ),
         ("ord >= 1 AND ord < 5", "flows_order"),
         ("(ord, id) < (1, '')", "flows_order"),
         ("1", "flows_order"),
