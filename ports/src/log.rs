@@ -27,7 +27,7 @@ pub mod segments;
 #[cfg(any(test, feature = "suite"))]
 pub mod suite;
 
-pub use faulty::{AppendFault, FaultyLog, Faults};
+pub use faulty::{AppendFault, Faults, FaultyLog};
 pub use memory::MemoryLog;
 pub use segments::{SegmentsConfig, SegmentsLog};
 
