@@ -3,10 +3,11 @@
 use anyhow::{Context, Result, bail};
 use clap::Parser;
 use nublar_simulator::{
-    ARTIFACT_YAML, AgentConfig, Api, Audit, Done, Faults, Fleet, Script, Traffic, Trust,
+    ARTIFACT_YAML, AgentConfig, Api, Audit, Done, Faults, Fleet, Proxy, Script, Traffic, Trust,
     UploadScript, Work, agent_keys, audit, known_flows, memory, wait_until_final,
 };
 use serde::Serialize;
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
@@ -56,6 +57,10 @@ struct Arguments {
     /// Cut off every nth answer
     #[arg(long, value_name = "N", default_value_t = 0)]
     cut_every: u32,
+    /// Let a proxy in front of each frontend, all of which must be plain HTTP, do these things to
+    /// the POSTs of all agents together, instead of the network to those of each
+    #[arg(long)]
+    through_proxy: bool,
     /// Hold POSTs and answers up to so long
     #[arg(long, value_name = "MS", default_value_t = 0)]
     delay_ms: u64,
@@ -179,7 +184,11 @@ async fn simulate(arguments: &Arguments) -> Result<Report> {
     api.put_artifact(ARTIFACT_YAML).await?;
 
     let until = Instant::now() + Duration::from_secs(arguments.seconds_max);
-    let fleet = Fleet::start(&agent_config(arguments), &trust, keys)?;
+    let (proxies, proxied) = match arguments.through_proxy {
+        true => proxies(arguments).await?,
+        false => Default::default(),
+    };
+    let fleet = Fleet::start(&agent_config(arguments, proxied), &trust, keys)?;
     eprintln!("{} agents enrol", arguments.agents);
     let enrolled = fleet.enrolled(&api, until).await?;
     let name_by = until.min(Instant::now() + Duration::from_secs(arguments.named_within_s));
@@ -218,23 +227,50 @@ async fn simulate(arguments: &Arguments) -> Result<Report> {
         audit,
     };
     fleet.stop().await;
+    drop(proxies);
     Ok(report)
 }
 
-fn agent_config(arguments: &Arguments) -> AgentConfig {
+fn faults(arguments: &Arguments) -> Faults {
+    Faults {
+        lose_every: arguments.lose_every,
+        repeat_every: arguments.repeat_every,
+        drop_every: arguments.drop_every,
+        cut_every: arguments.cut_every,
+        delay_ms: arguments.delay_ms,
+    }
+}
+
+/// Proxies in front of all frontends, and the URLs under which agents reach them.
+async fn proxies(arguments: &Arguments) -> Result<(Vec<Proxy>, Vec<String>)> {
+    let (mut proxies, mut urls) = (Vec::new(), Vec::new());
+    for (number, url) in arguments.urls.iter().enumerate() {
+        if !url.starts_with("http://") {
+            bail!("{url} must be plain HTTP to have a proxy in front of it");
+        }
+        let listen = SocketAddr::from(([127, 0, 0, 1], 0));
+        let seed = arguments.seed.wrapping_add(number as u64);
+        let proxy = Proxy::start(listen, None, url, seed).await?;
+        proxy.set(faults(arguments));
+        urls.push(format!("http://{}/", proxy.address()));
+        proxies.push(proxy);
+    }
+    Ok((proxies, urls))
+}
+
+fn agent_config(arguments: &Arguments, proxied: Vec<String>) -> AgentConfig {
+    let (urls, faults) = if arguments.through_proxy {
+        (proxied, Faults::NONE)
+    } else {
+        (arguments.urls.clone(), faults(arguments))
+    };
     AgentConfig {
         speed: arguments.speed,
         hop: arguments.hop,
         http2: !arguments.http1,
         seed: arguments.seed,
-        faults: Faults {
-            lose_every: arguments.lose_every,
-            repeat_every: arguments.repeat_every,
-            drop_every: arguments.drop_every,
-            cut_every: arguments.cut_every,
-            delay_ms: arguments.delay_ms,
-        },
-        ..AgentConfig::new(arguments.urls.clone(), arguments.nonce.clone())
+        faults,
+        ..AgentConfig::new(urls, arguments.nonce.clone())
     }
 }
 
