@@ -102,7 +102,10 @@ impl Check<'_> {
                 format!("{said}; its agent said: {}", reported.error),
             );
         }
-        if marker == Stage::Committed && !finished && entry.cancels == 0 {
+        let may_be_cancelled = entry.cancel_ordered || entry.cancels > 0;
+        if shown.text("reason") == "cancelled" && !may_be_cancelled {
+            self.violate("cancelled by nobody", said.as_str());
+        } else if marker == Stage::Committed && !finished && !may_be_cancelled {
             if reported.error.is_empty() {
                 self.violate(
                     "not finished",

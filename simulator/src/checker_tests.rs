@@ -189,6 +189,15 @@ fn wrong_ends_are_found() {
         rules(|planted| planted.shown.document["end_time"] = json!(null)),
         ["no end"]
     );
+    let cancelled = |ordered| {
+        rules(move |planted| {
+            planted.entry.cancel_ordered = ordered;
+            planted.shown.document["state"] = json!("ERROR");
+            planted.shown.document["reason"] = json!("cancelled");
+        })
+    };
+    assert!(cancelled(true).is_empty());
+    assert_eq!(cancelled(false), ["cancelled by nobody"]);
     let early = rules(|planted| planted.entry.runs[0].marker = Stage::Queued);
     assert_eq!(early, ["finished too early"]);
     let failed = |state: &'static str, status: &'static str| {

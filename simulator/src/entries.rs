@@ -155,8 +155,10 @@ pub struct FlowEntry {
     pub deliveries: Vec<Delivery>,
     /// One run for each delivery.
     pub runs: Vec<Run>,
-    /// How often it was cancelled.
+    /// How often a cancel of it came.
     pub cancels: u32,
+    /// Whether it was this program that asked for its cancel.
+    pub cancel_ordered: bool,
 }
 
 impl FlowEntry {

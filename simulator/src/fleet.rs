@@ -286,6 +286,7 @@ impl Fleet {
                     Chance::of(&[&flow], 0).number() % 300,
                 ))
                 .await;
+                book.cancel_ordered(&flow);
                 let answered = api.cancel(&client, &flow).await;
                 let mut open = lock(&open);
                 match answered {

@@ -245,6 +245,15 @@ impl Book {
         entries.flows.entry(flow.to_owned()).or_default().ordered = Some((begun, done));
     }
 
+    /// The cancel of a flow is about to be asked for.
+    pub fn cancel_ordered(&self, flow: &str) {
+        self.entries()
+            .flows
+            .entry(flow.to_owned())
+            .or_default()
+            .cancel_ordered = true;
+    }
+
     /// A request of a flow has come, at the `start`-th start of the agent, by a poll that began at
     /// `polled`. Gives the number of the run.
     pub fn delivered(&self, flow: &str, start: u64, polled: Instant) -> usize {
