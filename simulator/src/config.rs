@@ -1,6 +1,6 @@
 //! What agents are configured with.
 
-use crate::transport::Faults;
+use crate::faults::Faults;
 use std::time::Duration;
 
 /// Configuration of simulated agents. Times are those of a real agent; `speed` divides them.

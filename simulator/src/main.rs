@@ -45,16 +45,16 @@ struct Arguments {
     /// Do not take HTTP/2
     #[arg(long)]
     http1: bool,
-    /// Lose every nth answer after the server has given it
+    /// Lose one in n answers, after the server has given it: a coin of its own for each answer
     #[arg(long, value_name = "N", default_value_t = 0)]
     lose_every: u32,
-    /// Send every nth POST twice
+    /// Send one in n POSTs twice
     #[arg(long, value_name = "N", default_value_t = 0)]
     repeat_every: u32,
-    /// Lose every nth POST
+    /// Lose one in n POSTs
     #[arg(long, value_name = "N", default_value_t = 0)]
     drop_every: u32,
-    /// Cut off every nth answer
+    /// Cut off one in n answers
     #[arg(long, value_name = "N", default_value_t = 0)]
     cut_every: u32,
     /// Let a proxy in front of each frontend, all of which must be plain HTTP, do these things to

@@ -3,7 +3,7 @@
 
 use crate::chance::Chance;
 use crate::error::SimError;
-use crate::transport::Faults;
+use crate::faults::{Coins, Fault, Faults};
 use bytes::Bytes;
 use futures::{StreamExt, stream};
 use http_body_util::{BodyExt, StreamBody};
@@ -39,6 +39,7 @@ struct Inner {
     upstream: String,
     client: reqwest::Client,
     mode: watch::Receiver<Mode>,
+    coins: Coins,
     posts: AtomicU64,
     done: Done,
     chance: Mutex<Chance>,
@@ -63,7 +64,8 @@ pub struct Proxy {
 
 impl Proxy {
     /// Listens, with TLS if there is a chain and a key (PEM), and forwards to `upstream`, a base
-    /// URL without a slash at its end, which must be plain HTTP.
+    /// URL without a slash at its end, which must be plain HTTP. The seed determines what happens
+    /// to which POST.
     ///
     /// Errors: the address can not be had, or the certificate not be used.
     pub async fn start(
@@ -94,6 +96,7 @@ impl Proxy {
             upstream: upstream.trim_end_matches('/').to_owned(),
             client,
             mode: seen,
+            coins: Coins::new(seed),
             posts: AtomicU64::new(0),
             done: Done::default(),
             chance: Mutex::new(Chance::new(seed)),
@@ -217,15 +220,15 @@ impl Inner {
         };
         self.pass().await?;
         let faults = self.mode.borrow().faults;
-        let hits = |every: u32, count: &AtomicU64| {
-            let hit = post && Faults::hits(every, number);
+        let hits = |fault, every, count: &AtomicU64| {
+            let hit = post && self.coins.hit(fault, every, number);
             if hit {
                 count.fetch_add(1, Ordering::Relaxed);
             }
             hit
         };
         self.delay(faults).await;
-        if hits(faults.drop_every, &self.done.dropped) {
+        if hits(Fault::Drop, faults.drop_every, &self.done.dropped) {
             return Err("dropped on purpose".into());
         }
         let path = head.uri.path_and_query().map_or("/", |path| path.as_str());
@@ -242,7 +245,7 @@ impl Inner {
             }
             sent.send()
         };
-        let answer = if hits(faults.repeat_every, &self.done.repeated) {
+        let answer = if hits(Fault::Repeat, faults.repeat_every, &self.done.repeated) {
             let (first, second) = (Box::pin(send()), Box::pin(send()));
             let (first, other) = futures::future::select(first, second).await.factor_first();
             // The other one reaches the frontend too, whoever waits for its answer.
@@ -252,8 +255,8 @@ impl Inner {
             send().await?
         };
         let (lose, cut) = (
-            hits(faults.lose_every, &self.done.lost),
-            hits(faults.cut_every, &self.done.cut),
+            hits(Fault::Lose, faults.lose_every, &self.done.lost),
+            hits(Fault::Cut, faults.cut_every, &self.done.cut),
         );
         let mut response = Response::builder().status(answer.status());
         for name in ["content-type", "location"] {

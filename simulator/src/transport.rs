@@ -2,44 +2,13 @@
 
 use crate::chance::Chance;
 use crate::error::SimError;
+use crate::faults::{Coins, Fault, Faults};
 use crate::trust::Trust;
 use bytes::{Bytes, BytesMut};
 use reqwest::header;
-use serde::Deserialize;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
-
-/// What the network does to an agent's POSTs. "Every nth" is never when it is 0.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct Faults {
-    /// Every nth answer is lost, after the server has given it.
-    pub lose_every: u32,
-    /// Every nth POST reaches the server twice.
-    pub repeat_every: u32,
-    /// Every nth POST is lost before it reaches the server.
-    pub drop_every: u32,
-    /// The connection breaks after a part of every nth answer's body.
-    pub cut_every: u32,
-    /// POSTs and answers are held up to so many milliseconds.
-    pub delay_ms: u64,
-}
-
-impl Faults {
-    /// A network without faults.
-    pub const NONE: Self = Self {
-        lose_every: 0,
-        repeat_every: 0,
-        drop_every: 0,
-        cut_every: 0,
-        delay_ms: 0,
-    };
-
-    pub(crate) fn hits(every: u32, number: u64) -> bool {
-        every > 0 && number.is_multiple_of(u64::from(every))
-    }
-}
 
 /// An answer whose body was read.
 #[derive(Debug, Clone)]
@@ -66,12 +35,14 @@ pub enum Broken {
 pub struct Transport {
     client: reqwest::Client,
     faults: Faults,
+    coins: Coins,
     posts: AtomicU64,
     chance: Mutex<Chance>,
 }
 
 impl Transport {
-    /// Connections to whoever has a certificate of the CA. `http2`: taken when it is offered.
+    /// Connections to whoever has a certificate of the CA. `http2`: taken when it is offered. What
+    /// happens to them, the seed determines.
     pub fn new(trust: &Trust, http2: bool, faults: Faults, seed: u64) -> Result<Self, SimError> {
         let client = reqwest::Client::builder()
             .tls_backend_preconfigured(trust.client_config(http2)?)
@@ -87,6 +58,7 @@ impl Transport {
         Ok(Self {
             client,
             faults,
+            coins: Coins::new(seed),
             posts: AtomicU64::new(0),
             chance: Mutex::new(Chance::new(seed)),
         })
@@ -101,11 +73,12 @@ impl Transport {
     /// Posts a body.
     pub async fn post(&self, url: &str, body: Bytes, urgent: bool) -> Result<Reply, Broken> {
         let number = self.posts.fetch_add(1, Ordering::Relaxed) + 1;
+        let hits = |fault, every| self.coins.hit(fault, every, number);
         self.delay().await;
-        if Faults::hits(self.faults.drop_every, number) {
+        if hits(Fault::Drop, self.faults.drop_every) {
             return Err(Broken::NoAnswer("the post was lost on purpose".to_owned()));
         }
-        let reply = if Faults::hits(self.faults.repeat_every, number) {
+        let reply = if hits(Fault::Repeat, self.faults.repeat_every) {
             // Whoever repeats takes the answer that comes first.
             let (first, second) = (
                 self.send(url, body.clone(), urgent),
@@ -121,12 +94,12 @@ impl Transport {
         };
         let mut reply = reply?;
         self.delay().await;
-        if Faults::hits(self.faults.lose_every, number) {
+        if hits(Fault::Lose, self.faults.lose_every) {
             return Err(Broken::NoAnswer(
                 "the answer was lost on purpose".to_owned(),
             ));
         }
-        if Faults::hits(self.faults.cut_every, number) && !reply.body.is_empty() {
+        if hits(Fault::Cut, self.faults.cut_every) && !reply.body.is_empty() {
             reply.body.truncate(reply.body.len() / 2);
             return Err(Broken::Cut("the answer was cut on purpose".to_owned()));
         }
