@@ -72,7 +72,8 @@ pub struct FoldConfig {
 impl FoldConfig {
     /// The times of the design.
     pub fn new(keys: MacKeys) -> Self {
-        const DAY_US: i64 = 86_400_000_000;
+        const HOUR_US: i64 = 3_600_000_000;
+        const DAY_US: i64 = 24 * HOUR_US;
         Self {
             keys,
             interrogate: true,
@@ -86,7 +87,8 @@ impl FoldConfig {
             unresponsive_after: 300_000,
             longest_tick: 5_000,
             interrogation_us: 7 * DAY_US,
-            keep_ended_us: DAY_US,
+            // A wish with a key is told again for a day: it must be known for longer.
+            keep_ended_us: DAY_US + HOUR_US,
             keep_unsure_us: 35 * DAY_US,
         }
     }
