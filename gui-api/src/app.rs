@@ -3,9 +3,9 @@
 use crate::clock::now_us;
 use crate::config::Config;
 use crate::refusal::{Answer, Refusal};
-use crate::routes::collect::Wishes;
+use crate::routes::collect::Requests;
 use crate::routes::uploads::Hashes;
-use crate::tails::{Commands, Recent, Registry, Settings};
+use crate::tails::{Commands, Recent, Registry, Settings, Wishes};
 use aws_lc_rs::rand;
 use nublar_core::ids::{ClientKey, OrgId};
 use nublar_core::mac::MacKeys;
@@ -32,6 +32,7 @@ pub(crate) struct App {
     pub(crate) settings: Settings,
     pub(crate) commands: Commands,
     pub(crate) wishes: Wishes,
+    pub(crate) requests: Requests,
     pub(crate) hashes: Hashes,
     pub(crate) shutdown: CancellationToken,
     partitions: Mutex<HashMap<&'static str, u32>>,
@@ -57,6 +58,7 @@ impl App {
             settings: Settings::default(),
             commands: Commands::default(),
             wishes: Wishes::default(),
+            requests: Requests::default(),
             hashes: Hashes::default(),
             shutdown: CancellationToken::new(),
             partitions: Mutex::default(),

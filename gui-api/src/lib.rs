@@ -1,8 +1,9 @@
 //! REST for people and programs: what is known of clients and flows, results, uploads, and the
 //! wishes that become commands.
 //!
-//! This role reads the index, the objects and the tails of a few topics, and appends to two:
-//! `requests` (compiled requests) and `scheduling` (wishes). It decides nothing by itself.
+//! This role reads the index, the objects and the tails of a few topics, and appends to three:
+//! `requests` (compiled requests), `wishes` (which flow a key stands for) and `scheduling` (what
+//! the foreman is to do). It decides nothing by itself.
 //!
 //! | part | what |
 //! |---|---|

@@ -71,6 +71,12 @@ pub const REQUESTS: Topic = Topic {
     partitions: Partitions::Fixed(4),
     keep: days(35),
 };
+/// Which flow a collection is that was asked for under a key.
+pub const WISHES: Topic = Topic {
+    name: "wishes",
+    partitions: Partitions::Fixed(4),
+    keep: days(3),
+};
 /// Agents' keys and lives.
 pub const REGISTRY: Topic = Topic {
     name: "registry",
@@ -103,13 +109,14 @@ pub const DEAD_LETTERS: Topic = Topic {
 };
 
 /// All topics.
-pub const ALL: [Topic; 11] = [
+pub const ALL: [Topic; 12] = [
     RESULTS,
     UPLOADS,
     EVENTS,
     SCHEDULING,
     TASKS,
     REQUESTS,
+    WISHES,
     REGISTRY,
     SETTINGS,
     STATE,

@@ -72,14 +72,20 @@ impl Api {
 
     /// `POST /api/v1{path}` of JSON: the status and the answer.
     pub async fn post(&self, path: &str, body: &Value) -> (u16, Value) {
-        let answer = self
+        self.post_under(None, path, body).await
+    }
+
+    /// The same under an Idempotency-Key.
+    pub async fn post_under(&self, key: Option<&str>, path: &str, body: &Value) -> (u16, Value) {
+        let mut request = self
             .http
             .post(format!("{}/api/v1{path}", self.url))
             .bearer_auth(&self.token)
-            .json(body)
-            .send()
-            .await
-            .unwrap();
+            .json(body);
+        if let Some(key) = key {
+            request = request.header("Idempotency-Key", key);
+        }
+        let answer = request.send().await.unwrap();
         let status = answer.status().as_u16();
         let body = answer.bytes().await.unwrap();
         (status, serde_json::from_slice(&body).unwrap_or(Value::Null))

@@ -14,6 +14,7 @@ pub(crate) mod results;
 pub(crate) mod topics;
 pub(crate) mod uploads;
 pub(crate) mod watch;
+pub(crate) mod wish;
 
 use crate::app::App;
 use axum::Router;

@@ -90,6 +90,7 @@ pub(crate) async fn health(State(app): Shared) -> Response {
     let ready = app.registry.progress.is_ready()
         && app.settings.progress.is_ready()
         && app.recent.progress.is_ready()
+        && app.wishes.progress.is_ready()
         && app.commands.progress.is_ready();
     let well = log && index && ready;
     let status = if well {

@@ -5,11 +5,13 @@ mod follow;
 mod recent;
 mod registry;
 mod settings;
+mod wishes;
 
 pub(crate) use commands::{About, Commands, Outcome};
 pub(crate) use recent::{Kind, Recent, Seen};
 pub(crate) use registry::Registry;
 pub(crate) use settings::Settings;
+pub(crate) use wishes::{Meant, Wishes};
 
 use crate::app::App;
 use nublar_ports::log::From;
@@ -56,6 +58,12 @@ pub(crate) fn start(app: &Arc<App>, tasks: &mut JoinSet<()>) {
             on,
         )
         .await;
+    });
+    let tailing = Arc::clone(app);
+    tasks.spawn(async move {
+        let on = |record| tailing.wishes.apply(&record);
+        let progress = &tailing.wishes.progress;
+        follow::follow(&tailing, topics::WISHES, wishes::start, progress, on).await;
     });
     let tailing = Arc::clone(app);
     tasks.spawn(async move {

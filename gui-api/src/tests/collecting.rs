@@ -3,6 +3,7 @@
 use super::stage::{Answered, CLIENT, Stage, keys};
 use axum::body::Body;
 use axum::http::{Method, Request, StatusCode};
+use nublar_core::fold::{Fold, FoldConfig, Output};
 use nublar_core::ids::{ClientKey, FlowId};
 use nublar_ports::log::faulty::AppendFault;
 use nublar_schemas::agent::FlowRequest;
@@ -10,6 +11,8 @@ use nublar_schemas::codec::Record;
 use nublar_schemas::records::{FlowCreated, Request as Compiled, Scheduling};
 use prost::Message;
 use serde_json::{Value, json};
+use std::collections::BTreeSet;
+use std::sync::Arc;
 
 fn wish(key: Option<&str>, body: &Value) -> Request<Body> {
     let path = format!("/clients/{CLIENT}/flows");
@@ -130,7 +133,7 @@ async fn a_repeated_key_makes_one_flow() {
             &json!({ "artifacts": ["Generic.Client.Info"], "urgent": true }),
         ))
         .await;
-    assert_eq!(changed.status, StatusCode::UNPROCESSABLE_ENTITY);
+    assert_eq!(changed.status, StatusCode::CONFLICT);
     assert_eq!(
         stage.send(wish(Some(""), &body)).await.status,
         StatusCode::BAD_REQUEST
@@ -158,6 +161,96 @@ async fn a_retry_after_a_lost_answer_is_the_same_flow() {
     assert!(all.iter().all(|one| one.flow_id == id(&answered).as_str()));
     assert_eq!(all[0].header.at_us, all[1].header.at_us);
     stage.end().await;
+}
+
+/// What the foreman makes of everything that stands in `scheduling`: the flows.
+async fn flows(stage: &Stage) -> BTreeSet<String> {
+    let mut fold = Fold::new(Arc::new(FoldConfig::new(keys())));
+    let records = stage.scheduled().await.into_iter().zip(1..);
+    let outputs = records.flat_map(|(record, version)| fold.apply(version, &record));
+    let ids = outputs.filter_map(|output| match output {
+        Output::State(document) if document.kind == "flow" => Some(document.id),
+        _ => None,
+    });
+    ids.collect()
+}
+
+#[tokio::test]
+async fn a_key_outlives_the_server() {
+    let stage = Stage::new().await;
+    let body = json!({ "artifacts": ["Generic.Client.Info"] });
+    let first = stage.send(wish(Some("k"), &body)).await;
+    assert_eq!(first.status, StatusCode::CREATED, "{first:?}");
+    // The answer of this one is lost, and nobody knows whether the foreman was told.
+    stage.log_faults.appends("scheduling", AppendFault::Full);
+    let lost = stage.send(wish(Some("lost"), &body)).await;
+    assert_eq!(lost.status, StatusCode::SERVICE_UNAVAILABLE, "{lost:?}");
+    stage.log_faults.appends("scheduling", AppendFault::None);
+    // The key of this one may stand in the log or not.
+    stage
+        .log_faults
+        .appends("wishes", AppendFault::HappensButFails);
+    let unsure = stage.send(wish(Some("unsure"), &body)).await;
+    assert_eq!(unsure.status, StatusCode::SERVICE_UNAVAILABLE, "{unsure:?}");
+    stage.log_faults.appends("wishes", AppendFault::None);
+    assert_eq!(flows(&stage).await.len(), 1);
+
+    let again = stage.another().await;
+    stage.end().await;
+    let repeated = again.send(wish(Some("k"), &body)).await;
+    assert_eq!(repeated.status, StatusCode::CREATED, "{repeated:?}");
+    assert_eq!(id(&repeated), id(&first));
+    assert_eq!(repeated.header("idempotency-replayed"), "true");
+    let other = json!({ "artifacts": ["Generic.Client.Info"], "urgent": true });
+    let changed = again.send(wish(Some("k"), &other)).await;
+    assert_eq!(changed.status, StatusCode::CONFLICT, "{changed:?}");
+    assert_eq!(flows(&again).await.len(), 1);
+
+    for key in ["lost", "unsure"] {
+        let answered = again.send(wish(Some(key), &body)).await;
+        assert_eq!(answered.status, StatusCode::CREATED, "{answered:?}");
+        let once_more = again.send(wish(Some(key), &body)).await;
+        assert_eq!(id(&answered), id(&once_more));
+        assert!(
+            flows(&again)
+                .await
+                .contains(&format!("{CLIENT}/{}", id(&answered)))
+        );
+    }
+    assert_eq!(flows(&again).await.len(), 3);
+    again.end().await;
+}
+
+#[tokio::test]
+async fn two_servers_make_one_flow_of_a_key() {
+    let (one, mut ids) = (Stage::new().await, BTreeSet::new());
+    let two = one.another().await;
+    let body = json!({ "artifacts": ["Generic.Client.Info"] });
+    for n in 0..50 {
+        let key = format!("k{n}");
+        let (first, second) = tokio::join!(
+            one.send(wish(Some(&key), &body)),
+            two.send(wish(Some(&key), &body))
+        );
+        assert_eq!(first.status, StatusCode::CREATED, "{first:?}");
+        assert_eq!(second.status, StatusCode::CREATED, "{second:?}");
+        assert_eq!(id(&first), id(&second));
+        ids.insert(format!("{CLIENT}/{}", id(&first)));
+    }
+    assert_eq!(ids.len(), 50);
+    assert_eq!(flows(&one).await, ids);
+    // The same key for two wishes at one moment: one of them is refused.
+    let other = json!({ "artifacts": ["Generic.Client.Info"], "urgent": true });
+    let (first, second) = tokio::join!(
+        one.send(wish(Some("x"), &body)),
+        two.send(wish(Some("x"), &other))
+    );
+    let mut statuses = [first.status, second.status];
+    statuses.sort_unstable();
+    assert_eq!(statuses, [StatusCode::CREATED, StatusCode::CONFLICT]);
+    assert_eq!(flows(&one).await.len(), 51);
+    one.end().await;
+    two.end().await;
 }
 
 #[tokio::test]

@@ -130,17 +130,55 @@ impl Stage {
         let log = MemoryLog::new();
         let specs: Vec<_> = topics::ALL.iter().map(spec).collect();
         log.declare(&specs).await.unwrap();
-        let (index, faults, objects) = (MemoryIndex::new(), Faults::new(), MemoryObjects::new());
+        let log = FaultyLog::new(log);
+        let log_faults = log.faults();
+        let faults = Faults::new();
         let late = Late {
-            inner: index.clone(),
+            inner: MemoryIndex::new(),
             hides: Arc::default(),
         };
+        let stage = Self::over(
+            Arc::new(log),
+            log_faults,
+            late,
+            faults,
+            MemoryObjects::new(),
+            deadline,
+        );
+        stage.enrol(CLIENT).await;
+        stage.caught_up().await;
+        stage
+    }
+
+    /// Another server over the same ports, as after a restart or beside this one.
+    pub(super) async fn another(&self) -> Self {
+        let late = Late {
+            inner: self.index.clone(),
+            hides: Arc::clone(&self.hides),
+        };
+        let stage = Self::over(
+            Arc::clone(&self.log),
+            self.log_faults.clone(),
+            late,
+            self.faults.clone(),
+            self.objects.clone(),
+            self.app.config.deadline,
+        );
+        stage.caught_up().await;
+        stage
+    }
+
+    fn over(
+        log: Arc<dyn Log>,
+        log_faults: faulty::Faults,
+        late: Late,
+        faults: Faults,
+        objects: MemoryObjects,
+        deadline: Duration,
+    ) -> Self {
         let mut config = Config::new(([127, 0, 0, 1], 0).into(), TOKEN);
         config.command_wait = Duration::from_secs(2);
         config.deadline = deadline;
-        let log = FaultyLog::new(log);
-        let log_faults = log.faults();
-        let log: Arc<dyn Log> = Arc::new(log);
         let app = Arc::new(App::new(
             config,
             Arc::clone(&log),
@@ -150,30 +188,32 @@ impl Stage {
         ));
         let mut tasks = JoinSet::new();
         tails::start(&app, &mut tasks);
-        let stage = Self {
+        Self {
             log,
             log_faults,
-            index,
-            hides: late.hides.clone(),
+            index: late.inner,
+            hides: late.hides,
             faults,
             objects,
             router: router(Arc::clone(&app)),
-            app: Arc::clone(&app),
+            app,
             tasks,
-        };
-        stage.enrol(CLIENT).await;
+        }
+    }
+
+    async fn caught_up(&self) {
         for progress in [
-            &app.registry.progress,
-            &app.settings.progress,
-            &app.recent.progress,
-            &app.commands.progress,
+            &self.app.registry.progress,
+            &self.app.settings.progress,
+            &self.app.recent.progress,
+            &self.app.wishes.progress,
+            &self.app.commands.progress,
         ] {
             progress
                 .ready("a tail", Duration::from_secs(5))
                 .await
                 .unwrap();
         }
-        stage
     }
 
     pub(super) async fn enrol(&self, client: &str) {

@@ -14,6 +14,6 @@ pub use scheduling::{
 pub use shared::{Header, RequestRef};
 pub use tables::{
     ClientKey, ClientLife, CommandDone, DeadLetter, Document, Notification, Notifications,
-    Registry, Request, Setting, Snapshot,
+    Registry, Request, Setting, Snapshot, Wish,
 };
 pub use tasks::{Ask, AskPair, Cancel, Grant, Offer, Tasks, Withdraw};

@@ -1,4 +1,4 @@
-//! Topics that hold keys, settings, documents, requests and news.
+//! Topics that hold keys, settings, documents, requests, wishes and news.
 
 use super::Header;
 use crate::codec::{record, topic_union};
@@ -16,6 +16,21 @@ pub struct Request {
     pub body: Bytes,
 }
 record!(Request, "request.v1");
+
+/// A collection that was asked for under a key (topic `wishes`). Of those with one cause the first
+/// in its partition counts: it says which flow they all are.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Wish {
+    /// Which client, and when the flow was made that this one would become.
+    pub header: Header,
+    /// Hash of organisation, client and key, 16 bytes.
+    pub cause: Bytes,
+    /// Hash of what was asked, 16 bytes.
+    pub asked: Bytes,
+    /// The flow.
+    pub flow_id: String,
+}
+record!(Wish, "wish.v1");
 
 topic_union! {
     /// A record of `registry`.

@@ -7,6 +7,7 @@ mod captures;
 mod disk;
 mod engines;
 mod expected;
+mod keys;
 mod orders;
 mod real_services;
 mod refusals;
