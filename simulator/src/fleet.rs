@@ -12,6 +12,7 @@ use nublar_wire::AgentKey;
 use serde::Serialize;
 use serde_json::json;
 use std::collections::HashMap;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
@@ -71,6 +72,7 @@ pub struct Fleet {
     agents: Vec<Agent>,
     ledger: Ledger,
     events: Mutex<Option<mpsc::UnboundedReceiver<Event>>>,
+    ended: AtomicU64,
     started: Instant,
 }
 
@@ -99,6 +101,7 @@ impl Fleet {
             agents,
             ledger,
             events: Mutex::new(Some(events)),
+            ended: AtomicU64::new(0),
             started,
         })
     }
@@ -111,6 +114,11 @@ impl Fleet {
     /// The agents.
     pub fn agents(&self) -> &[Agent] {
         &self.agents
+    }
+
+    /// How many ends of flows were answered with 200 while work was given out: its progress.
+    pub fn ended(&self) -> u64 {
+        self.ended.load(Ordering::Relaxed)
     }
 
     /// Waits until all are let in: by the answer to a poll, or because the API knows them and their
@@ -211,6 +219,7 @@ impl Fleet {
         let ending = async {
             while let Some(event) = events.recv().await {
                 if let Event::Ended { flow, .. } = event {
+                    self.ended.fetch_add(1, Ordering::Relaxed);
                     let mut open = lock(&open);
                     if open.places.remove(&flow).is_some() {
                         open.done.ended += 1;

@@ -176,6 +176,11 @@ impl Installation {
         &self.data
     }
 
+    /// What is configured, without what each process adds.
+    pub(crate) fn config(&self) -> &str {
+        &self.config
+    }
+
     /// Writes the configuration, with `more` behind it, into a file of this name.
     pub(crate) fn write_config(&self, name: &str, more: &str) -> PathBuf {
         let path = self.beside.path().join(format!("{name}.toml"));

@@ -9,6 +9,7 @@
 mod api;
 mod disk;
 mod installation;
+mod news;
 mod player;
 mod recorded;
 mod server;
@@ -18,6 +19,7 @@ mod wait;
 pub use api::Api;
 pub use disk::SmallDisk;
 pub use installation::{Installation, Pair, Secrets};
+pub use news::{News, news};
 pub use player::{Player, Reply};
 pub use recorded::{Letter, Recorded};
 pub use server::{Ended, Role, Server};

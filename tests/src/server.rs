@@ -219,8 +219,17 @@ impl Server {
 
     /// The API, shown another token.
     pub fn api_with(&self, token: &str) -> Api {
-        let url = format!("http://{}", self.gui);
-        Api::new(&url, token, &self.secrets.ca.certificate)
+        Api::new(&self.gui(), token, &self.secrets.ca.certificate)
+    }
+
+    /// Where its API is, as `http://host:port`.
+    pub fn gui(&self) -> String {
+        format!("http://{}", self.gui)
+    }
+
+    /// The secrets of its installation.
+    pub fn secrets(&self) -> &Secrets {
+        &self.secrets
     }
 
     /// The most memory that it has had at once, bytes.
