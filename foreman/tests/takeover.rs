@@ -250,6 +250,7 @@ async fn a_successor_goes_on_from_a_snapshot_as_from_the_records() {
             flow_id: flow.clone(),
             attempt: 1,
             poll: 5,
+            packet_iv: vec![5; 16].into(),
         })
         .await;
     eventually!(
@@ -277,6 +278,7 @@ async fn a_successor_goes_on_from_a_snapshot_as_from_the_records() {
             flow_id: flow,
             attempt: 1,
             poll: 6,
+            packet_iv: vec![6; 16].into(),
         })
         .await;
     let end = bench.log.inner().end("scheduling", 0).await.unwrap().offset;

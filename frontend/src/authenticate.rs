@@ -50,6 +50,18 @@ impl Agent {
     }
 }
 
+/// A body that says something, in the protocol that we speak.
+pub(crate) fn envelope(body: Bytes) -> Result<Envelope, Refusal> {
+    let envelope = Envelope::parse(body).map_err(Refusal::Malformed)?;
+    if envelope.is_pad() {
+        return Err(Refusal::Malformed(WireError::OnlyPadding));
+    }
+    if envelope.api_version() < API_VERSION {
+        return Err(Refusal::Old(envelope.api_version()));
+    }
+    Ok(envelope)
+}
+
 /// Our session with an agent: good for one key of ours and one of the agent's.
 struct Outbound {
     server: Bytes,
@@ -118,16 +130,9 @@ impl Authenticator {
     /// Who sent the body, and what is inside it.
     pub(crate) async fn check(
         &self,
-        body: Bytes,
+        envelope: Envelope,
         until: Instant,
     ) -> Result<(Agent, Packed), Refusal> {
-        let envelope = Envelope::parse(body).map_err(Refusal::Malformed)?;
-        if envelope.is_pad() {
-            return Err(Refusal::Malformed(WireError::OnlyPadding));
-        }
-        if envelope.api_version() < API_VERSION {
-            return Err(Refusal::Old(envelope.api_version()));
-        }
         if let Some(found) = self.by_cache(&envelope)? {
             return Ok(found);
         }

@@ -10,7 +10,7 @@ use nublar_schemas::codec::{CodecError, Record as _};
 use nublar_schemas::records::{AgentMessage, Header, Messages, SeenStats};
 use nublar_schemas::topics::{EVENTS, RESULTS, UPLOADS};
 use nublar_wire::{Message, Packed, WireError, messages};
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -22,8 +22,10 @@ const LIST: usize = 16 << 20;
 const GIANT_LIST: usize = 101 << 20;
 /// How much of a refused message is kept.
 pub(crate) const COPY: usize = 1 << 20;
-/// Flows whose progress is remembered.
-const PROGRESS_FLOWS: u64 = 200_000;
+/// Flows that are remembered.
+const FLOWS: u64 = 200_000;
+/// How long a flow that sends nothing is remembered to be alive.
+const ALIVE: Duration = Duration::from_secs(3600);
 
 /// Lists beyond [`LIST`] are inflated one at a time.
 static GIANT: Mutex<()> = Mutex::new(());
@@ -58,6 +60,8 @@ impl To {
 /// What was found.
 #[derive(Debug)]
 pub(crate) enum Piece {
+    /// Signs of life, to be durable before the pieces that follow.
+    Alive(Vec<SeenStats>),
     /// A record, encoded.
     Record {
         to: To,
@@ -99,31 +103,50 @@ pub(crate) enum CutError {
     Codec(#[from] CodecError),
 }
 
-/// Remembers which flows' progress the foreman has heard of lately.
+type Sessions = Cache<(ClientKey, String), ()>;
+
+/// Remembers which flows the foreman knows to be alive, and whose progress it has heard of lately.
 #[derive(Debug, Clone)]
-pub(crate) struct Throttle(Option<Cache<(ClientKey, String), ()>>);
+pub(crate) struct Throttle {
+    alive: Sessions,
+    progress: Option<Sessions>,
+}
 
 impl Throttle {
     /// `every` zero: nothing is held back.
     pub(crate) fn new(every: Duration) -> Self {
-        let cache = Cache::builder()
-            .max_capacity(PROGRESS_FLOWS)
-            .time_to_live(every);
-        Self((!every.is_zero()).then(|| cache.build()))
+        let cache = || Cache::builder().max_capacity(FLOWS);
+        Self {
+            alive: cache().time_to_idle(ALIVE).build(),
+            progress: (!every.is_zero()).then(|| cache().time_to_live(every).build()),
+        }
     }
 
     fn holds_back(&self) -> bool {
-        self.0.is_some()
+        self.progress.is_some()
+    }
+
+    fn is_alive(&self, client: &ClientKey, session: &str) -> bool {
+        let key = (client.clone(), session.to_owned());
+        self.alive.get(&key).is_some()
     }
 
     fn is_due(&self, client: &ClientKey, session: &str) -> bool {
-        let heard = |cache: &Cache<_, _>| cache.contains_key(&(client.clone(), session.to_owned()));
-        !self.0.as_ref().is_some_and(heard)
+        let heard = |cache: &Sessions| cache.contains_key(&(client.clone(), session.to_owned()));
+        !self.progress.as_ref().is_some_and(heard)
+    }
+
+    /// To be called once the signs of life are durable.
+    pub(crate) fn live(&self, client: &ClientKey, signs: &[SeenStats]) {
+        for seen in signs {
+            self.alive
+                .insert((client.clone(), seen.session.clone()), ());
+        }
     }
 
     /// To be called once the statistics are durable.
     pub(crate) fn heard(&self, client: &ClientKey, stats: &[SeenStats]) {
-        let Some(cache) = &self.0 else { return };
+        let Some(cache) = &self.progress else { return };
         for seen in stats {
             cache.insert((client.clone(), seen.session.clone()), ());
         }
@@ -153,8 +176,10 @@ pub(crate) fn cut(
         sink,
         open: Default::default(),
         seen: Seen::default(),
-        stats_of: HashSet::new(),
+        progress: HashMap::new(),
         alive: Vec::new(),
+        new: Vec::new(),
+        told: HashSet::new(),
     };
     for (index, list) in packed.lists(LIST).enumerate() {
         match list {
@@ -182,10 +207,14 @@ struct Cutter<'a> {
     sink: &'a mut dyn FnMut(Piece) -> bool,
     open: [Open; 3],
     seen: Seen,
-    /// Sessions whose statistics of this POST go to the foreman.
-    stats_of: HashSet<String>,
+    /// Where in `seen` a session's progress is.
+    progress: HashMap<String, usize>,
     /// Sessions that sent anything in this POST, in their order.
     alive: Vec<String>,
+    /// Those of them that nobody knows to be alive, until it is told.
+    new: Vec<SeenStats>,
+    /// Sessions of which something is told.
+    told: HashSet<String>,
 }
 
 impl Cutter<'_> {
@@ -228,6 +257,9 @@ impl Cutter<'_> {
             }
             Route::Events => self.put(To::Events, &message),
             Route::Stats { marker, always } => {
+                if marker {
+                    self.alive(&message);
+                }
                 self.put(To::Results, &message)?;
                 if marker {
                     self.put(To::Uploads, &message)?;
@@ -255,38 +287,44 @@ impl Cutter<'_> {
             && !self.alive.iter().any(|known| known == session)
         {
             self.alive.push(session.to_owned());
+            if !self.rules.throttle.is_alive(&self.rules.client, session) {
+                self.new.push(sign_of_life(session));
+            }
         }
     }
 
+    /// Of the progress reports of a flow the newest is enough; whatever answers a question, or is
+    /// a last word, is taken by itself.
     fn stats(&mut self, message: &Message, always: bool) {
         let session = message.session_id();
         let throttle = &self.rules.throttle;
-        let due = || {
-            !throttle.holds_back()
-                || !self.stats_of.contains(session) && throttle.is_due(&self.rules.client, session)
+        let seen = SeenStats {
+            session: session.to_owned(),
+            urgent: message.urgent,
+            bytes: message.payload(),
         };
-        if always || due() {
-            self.stats_of.insert(session.to_owned());
-            self.seen.stats.push(SeenStats {
-                session: session.to_owned(),
-                urgent: message.urgent,
-                bytes: message.payload(),
-            });
+        if !always && throttle.holds_back() {
+            if let Some(place) = self.progress.get(session) {
+                self.seen.stats[*place] = seen;
+                return;
+            }
+            if !throttle.is_due(&self.rules.client, session) {
+                return;
+            }
+            self.progress
+                .insert(session.to_owned(), self.seen.stats.len());
         }
+        self.told.insert(session.to_owned());
+        self.seen.stats.push(seen);
     }
 
     /// Flows that sent something, but no statistics that the foreman gets, are alive all the same.
     fn signs_of_life(&mut self) {
         for session in std::mem::take(&mut self.alive) {
-            if !self.stats_of.contains(&session)
+            if !self.told.contains(&session)
                 && self.rules.throttle.is_due(&self.rules.client, &session)
             {
-                let bytes = Bytes::new();
-                self.seen.stats.push(SeenStats {
-                    session,
-                    urgent: false,
-                    bytes,
-                });
+                self.seen.stats.push(sign_of_life(&session));
             }
         }
     }
@@ -339,10 +377,18 @@ impl Cutter<'_> {
     }
 
     fn emit(&mut self, piece: Piece) -> Result<(), CutError> {
-        if (self.sink)(piece) {
-            Ok(())
-        } else {
-            Err(CutError::Stopped)
-        }
+        let new = std::mem::take(&mut self.new);
+        self.told
+            .extend(new.iter().map(|sign| sign.session.clone()));
+        let taken = (new.is_empty() || (self.sink)(Piece::Alive(new))) && (self.sink)(piece);
+        taken.then_some(()).ok_or(CutError::Stopped)
+    }
+}
+
+fn sign_of_life(session: &str) -> SeenStats {
+    SeenStats {
+        session: session.to_owned(),
+        urgent: false,
+        bytes: Bytes::new(),
     }
 }

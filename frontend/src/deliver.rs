@@ -6,7 +6,7 @@ use crate::clock::now_us;
 use crate::metrics::Metrics;
 use crate::scheduling::Appender;
 use bytes::Bytes;
-use nublar_core::delivery::{Act, Delivery, DeliveryConfig, Item, Poll};
+use nublar_core::delivery::{Act, Delivery, DeliveryConfig, Item, PacketIv, Poll};
 use nublar_core::ids::ClientKey;
 use nublar_schemas::records::{CheckIn, Claim, Header, Scheduling, Tasks, Unsent, Unsure};
 use std::collections::{HashMap, VecDeque};
@@ -139,6 +139,7 @@ impl Deliveries {
     pub(crate) fn open(
         self: &Arc<Self>,
         agent: &Agent,
+        packet_iv: PacketIv,
         table_version: i64,
         address: String,
     ) -> Held {
@@ -159,6 +160,7 @@ impl Deliveries {
             session,
             table_version,
             generation,
+            packet_iv,
         };
         let acts = state.machine.open(&client, poll, self.now());
         let opened = Opened {
@@ -303,6 +305,7 @@ impl Deliveries {
                     flow,
                     attempt,
                     poll,
+                    packet_iv,
                 } => {
                     self.metrics.claims.inc();
                     let header = header(&client, &state);
@@ -311,6 +314,7 @@ impl Deliveries {
                         flow_id: flow,
                         attempt,
                         poll,
+                        packet_iv: Bytes::copy_from_slice(&packet_iv),
                     };
                     records.push((record.into(), client, Until::Held(poll)));
                 }

@@ -1,6 +1,7 @@
 //! What agents may ask for, and the way of a POST.
 
 use crate::admission::Lane;
+use crate::authenticate;
 use crate::body::{self, AnswerBody, BodyError};
 use crate::clock::now_us;
 use crate::dead_letters::dead_letter;
@@ -130,7 +131,9 @@ async fn take(
 
     let until = Instant::now() + front.config.hold;
     let length = body.len();
-    let (agent, packed) = front.authenticator.check(body, until).await?;
+    let envelope = authenticate::envelope(body)?;
+    let packet_iv = *envelope.packet_iv();
+    let (agent, packed) = front.authenticator.check(envelope, until).await?;
     if post == Post::Reader {
         connection.came_back(agent.client());
     }
@@ -150,9 +153,8 @@ async fn take(
     match post {
         Post::Reader => {
             let address = connection.peer.ip().to_string();
-            let held = front
-                .deliveries
-                .open(&agent, check_in.unwrap_or(0), address);
+            let version = check_in.unwrap_or(0);
+            let held = front.deliveries.open(&agent, packet_iv, version, address);
             Ok(poll::answer(front, connection, agent, held).await)
         }
         Post::Control => {

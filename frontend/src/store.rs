@@ -17,7 +17,9 @@ use nublar_core::partition;
 use nublar_ports::log::Append;
 use nublar_ports::{Log, Objects};
 use nublar_schemas::codec::Record as _;
-use nublar_schemas::records::{AgentMessage, FlowStatsSeen, Header, Messages, Scheduling};
+use nublar_schemas::records::{
+    AgentMessage, FlowStatsSeen, Header, Messages, Scheduling, SeenStats,
+};
 use nublar_schemas::topics::SCHEDULING;
 use nublar_wire::Packed;
 use std::sync::Arc;
@@ -131,7 +133,7 @@ impl Store {
         rules: Rules,
     ) -> Result<Option<i64>, Failure> {
         let client = rules.client.clone();
-        let mut appends = Appends::new(self, &client, rules.header.clone());
+        let mut appends = Appends::new(self, client.clone(), rules.header.clone());
         let seen = if body_len <= INLINE {
             appends.cut_here(packed, &rules).await?
         } else {
@@ -140,7 +142,7 @@ impl Store {
         appends.finish().await?;
         // After everything else: a marker in `scheduling` says that it stands in `results` and
         // `uploads` too.
-        appends.statistics(&seen).await?;
+        appends.statistics(&seen.stats).await?;
         self.throttle.heard(&client, &seen.stats);
         self.metrics.ignored.add(seen.ignored as i64);
         Ok(seen.check_in)
@@ -170,17 +172,18 @@ impl From<Refusal> for Failure {
 /// The appends of one POST.
 struct Appends<'a> {
     store: &'a Store,
+    client: ClientKey,
     partition: u32,
     header: Header,
     window: FuturesUnordered<Append>,
 }
 
 impl<'a> Appends<'a> {
-    fn new(store: &'a Store, client: &ClientKey, header: Header) -> Self {
-        let partition = partition::of_client(client, store.partitions);
+    fn new(store: &'a Store, client: ClientKey, header: Header) -> Self {
         Self {
             store,
-            partition,
+            partition: partition::of_client(&client, store.partitions),
+            client,
             header,
             window: FuturesUnordered::new(),
         }
@@ -222,6 +225,13 @@ impl<'a> Appends<'a> {
 
     async fn take(&mut self, piece: Piece) -> Result<(), Refusal> {
         match piece {
+            // Before anything of theirs: an agent that is started anew does not know its flows, and
+            // one with something in the log, but no sign of life, would be sent again.
+            Piece::Alive(signs) => {
+                self.statistics(&signs).await?;
+                self.store.throttle.live(&self.client, &signs);
+                Ok(())
+            }
             Piece::Record {
                 to,
                 messages,
@@ -266,8 +276,8 @@ impl<'a> Appends<'a> {
             .await
     }
 
-    async fn statistics(&mut self, seen: &Seen) -> Result<(), Refusal> {
-        let mut rest = &seen.stats[..];
+    async fn statistics(&mut self, stats: &[SeenStats]) -> Result<(), Refusal> {
+        let mut rest = stats;
         while !rest.is_empty() {
             let mut bytes = 0;
             let fits = rest.iter().take_while(|seen| {

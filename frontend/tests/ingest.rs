@@ -7,7 +7,7 @@ mod support;
 use bytes::Bytes;
 use nublar_core::mac::{MacKey, MacKeys};
 use nublar_ports::{Log, Objects};
-use nublar_schemas::agent::{Cancel, MessageList, VeloMessage};
+use nublar_schemas::agent::{Cancel, FlowStats, MessageList, VeloMessage};
 use nublar_schemas::records::{ClientKey, Header, Registry, Scheduling, SeenStats};
 use nublar_wire::{Compression, Plaintext, message_list};
 use prost::Message as _;
@@ -83,8 +83,9 @@ async fn messages_are_routed_by_payload_and_session() {
         seen(&deployment).await,
         [vec![life(&a), life(&format!("{b}/x"))]]
     );
+    agent.control(std::slice::from_ref(&first)).await;
     agent.control(&[first]).await;
-    assert_eq!(seen(&deployment).await.len(), 1, "not again within 20 s");
+    assert_eq!(seen(&deployment).await.len(), 2, "not again within 20 s");
     // Everything stands in the client's partition, under its id.
     let partition = nublar_core::partition::of_client(&agent.client(), support::PARTITIONS);
     for topic in ["results", "uploads", "events", "scheduling"] {
@@ -93,6 +94,50 @@ async fn messages_are_routed_by_payload_and_session() {
             assert_eq!(record.key, agent.key.client_id());
         }
     }
+    running.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nothing_of_a_flow_is_stored_before_the_sign_of_its_life() {
+    let deployment = Deployment::new().await;
+    let running = deployment
+        .start_with(|config| config.hold = Duration::from_millis(300))
+        .await;
+    let agent = TestAgent::enrolled(&deployment, &running).await;
+    let (a, b) = (agent.flow(1), agent.flow(2));
+    let all = [
+        rows(&a, "R", "{}"),
+        buffer(&a, vec![1; 100]),
+        stats(&b, true, 0, false),
+    ];
+    deployment.log.take_appends("scheduling");
+    let refused = agent.post("control", &all).await;
+    assert_eq!(refused.status(), StatusCode::SERVICE_UNAVAILABLE);
+    assert!(stored(&deployment, "results").await.is_empty());
+    assert!(stored(&deployment, "uploads").await.is_empty());
+    deployment.log.give_back();
+    agent.control(&all).await;
+    assert_eq!(stored(&deployment, "results").await.len(), 2);
+    running.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn of_progress_reports_in_one_post_the_newest_is_told() {
+    let deployment = Deployment::new().await;
+    let running = deployment.start().await;
+    let agent = TestAgent::enrolled(&deployment, &running).await;
+    let flow = agent.flow(1);
+    let reports = [1_000, 2_000].map(|timestamp| {
+        let mut report = stats(&flow, false, 4, false);
+        if let Some(stats) = &mut report.flow_stats {
+            stats.timestamp = timestamp;
+        }
+        report
+    });
+    agent.control(&reports).await;
+    let told = seen(&deployment).await.remove(0).remove(0);
+    let told = FlowStats::decode(told.bytes).unwrap();
+    assert_eq!(told.timestamp, 2_000);
     running.stop().await;
 }
 
@@ -127,6 +172,8 @@ async fn the_marker_goes_to_three_topics_and_statistics_keep_their_order() {
         })
         .collect();
     let expected = [
+        // The sign of life stands before the rows, by itself.
+        vec![(a.clone(), false, false)],
         vec![(a.clone(), false, true), (a, false, true)],
         vec![(once, true, true), (b, true, true)],
     ];

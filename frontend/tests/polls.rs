@@ -304,6 +304,41 @@ async fn a_connection_that_breaks_behind_an_answer_leaves_it_unsure() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn an_agent_that_saw_nothing_of_an_answer_gets_it_at_any_frontend() {
+    let deployment = Deployment::new().await;
+    let (one, two) = (deployment.start().await, deployment.start().await);
+    let agent = TestAgent::enrolled(&deployment, &one).await;
+    let elsewhere = agent.at(&deployment, &two);
+    let (client, flow) = (agent.client(), agent.flow(1));
+    let at = deployment.compiled(&request("u")).await;
+    let body = agent.seal(&[check_in(0)]);
+    deployment.offer(&client, &flow, 1).await;
+    let granting = async {
+        let claim = deployment.claim(&flow, 1).await;
+        deployment.grant(&client, &claim, &at).await;
+        claim
+    };
+    let (answer, first) = tokio::join!(agent.post_body("reader", body.clone()), granting);
+    assert_eq!(agent.read(answer).await[0].session_id, flow);
+    // Each answer was swallowed: the agent repeats the bytes.
+    for (to, frontend) in [(&agent, &one), (&elsewhere, &two)] {
+        let polls = frontend.metrics.claims.get();
+        let answer = to.post_body("reader", body.clone());
+        let granting = async {
+            eventually(async || (frontend.metrics.claims.get() > polls).then_some(())).await;
+            let again = deployment.claims(&flow).await.pop().unwrap();
+            assert_eq!((again.attempt, &again.packet_iv), (1, &first.packet_iv));
+            assert_eq!(again.header.frontend, frontend.name);
+            deployment.grant(&client, &again, &at).await;
+        };
+        let (answer, ()) = tokio::join!(answer, granting);
+        assert_eq!(to.read(answer).await[0].session_id, flow);
+    }
+    one.stop().await;
+    two.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn an_answer_that_was_read_before_the_connection_closed_is_no_doubt() {
     let deployment = Deployment::new().await;
     let running = deployment.start().await;

@@ -74,6 +74,37 @@ fn the_union_finds_its_record_by_fingerprint() {
 }
 
 #[test]
+fn a_record_of_an_older_schema_is_read_with_defaults() {
+    #[derive(serde::Serialize)]
+    struct ClaimV1 {
+        header: Header,
+        flow_id: &'static str,
+        attempt: i32,
+        poll: i64,
+    }
+    let text = include_str!("../avro/claim.v1.avsc");
+    let schema = apache_avro::Schema::parse_str(text).unwrap();
+    let mut writer =
+        apache_avro::GenericSingleObjectWriter::new_with_capacity(&schema, 100).unwrap();
+    let value = apache_avro::to_value(ClaimV1 {
+        header: header(),
+        flow_id: "F.1",
+        attempt: 2,
+        poll: 3,
+    });
+    let mut encoded = Vec::new();
+    writer.write_value(value.unwrap(), &mut encoded).unwrap();
+    let expected = Claim {
+        header: header(),
+        flow_id: "F.1".into(),
+        attempt: 2,
+        poll: 3,
+        packet_iv: Bytes::new(),
+    };
+    assert_eq!(Scheduling::decode(&encoded).unwrap(), expected.into());
+}
+
+#[test]
 fn optional_and_large_values_survive() {
     let messages = Messages {
         header: header(),

@@ -4,6 +4,10 @@
 //! A machine without IO: it is told of polls, of records of `tasks` and of time (milliseconds of
 //! any steady clock), and says what to do. The foreman alone decides who delivers; this machine
 //! only asks for it and reports what did not leave.
+//!
+//! An agent that saw nothing of an answer repeats its request with the same bytes, perhaps at
+//! another frontend. It may be given again what that request was given, and only that: a granted
+//! task is claimed anew under the same packet_iv.
 
 use crate::ids::ClientKey;
 use nublar_schemas::records::{AskPair, Grant, RequestRef, Tasks};
@@ -24,6 +28,8 @@ pub struct DeliveryConfig {
     pub keep_errands: u64,
     /// How long deliveries are remembered, against repeated grants.
     pub keep_delivered: u64,
+    /// How long it is remembered what a request was given, for an agent that repeats it.
+    pub keep_given: u64,
     /// A poll after a pause longer than this is a new contact.
     pub contact_gap: u64,
 }
@@ -38,6 +44,7 @@ impl DeliveryConfig {
             keep_offers: 30 * 60_000,
             keep_errands: 60_000,
             keep_delivered: 60 * 60_000,
+            keep_given: 5 * 60_000,
             contact_gap: 15_000,
         }
     }
@@ -54,7 +61,12 @@ pub struct Poll {
     pub table_version: i64,
     /// The client's generation.
     pub generation: i64,
+    /// The packet_iv of the request: that of an earlier one when the agent repeats it.
+    pub packet_iv: PacketIv,
 }
+
+/// Names the bytes of a request among those of its agent.
+pub type PacketIv = [u8; 16];
 
 /// One thing to bring to an agent.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -91,6 +103,8 @@ pub enum Act {
         attempt: i32,
         /// The poll.
         poll: i64,
+        /// The poll's packet_iv.
+        packet_iv: PacketIv,
     },
     /// Append an Unsent record, for as long as it takes.
     Unsent {
@@ -141,9 +155,12 @@ struct HeldOffer {
 #[derive(Debug)]
 struct HeldPoll {
     number: i64,
+    packet_iv: PacketIv,
     out: Vec<Item>,
     /// Flows that were claimed for this poll and not granted yet.
     claimed: BTreeSet<String>,
+    /// Flows that were claimed although they were granted to an equal request.
+    reclaimed: BTreeSet<String>,
     first_item: Option<u64>,
 }
 
@@ -155,14 +172,26 @@ struct Contact {
     generation: i64,
 }
 
+/// A task that a request was given, here or at another frontend.
+#[derive(Debug)]
+struct Given {
+    packet_iv: PacketIv,
+    flow: String,
+    attempt: i32,
+    until: u64,
+}
+
 #[derive(Debug, Default)]
 struct Held {
     contact: Option<Contact>,
     offers: BTreeMap<String, HeldOffer>,
     errands: Vec<(u64, Item)>,
     poll: Option<HeldPoll>,
-    /// Highest attempt that was answered, and until when to remember it.
-    delivered: BTreeMap<String, (i32, u64)>,
+    /// Highest attempt that was answered, for which poll, and until when to remember it.
+    delivered: BTreeMap<String, (i32, i64, u64)>,
+    given: Vec<Given>,
+    /// The questions and cancels of the last answer, and the request that it answered.
+    last_errands: (PacketIv, Vec<Item>),
 }
 
 /// The machine. See the [module](self).
@@ -221,8 +250,10 @@ impl Delivery {
         });
         let mut opened = HeldPoll {
             number: poll.number,
+            packet_iv: poll.packet_iv,
             out: Vec::new(),
             claimed: BTreeSet::new(),
+            reclaimed: BTreeSet::new(),
             first_item: None,
         };
         held.offers.retain(|_, offer| offer.until > now);
@@ -233,7 +264,17 @@ impl Delivery {
                 flow: flow.clone(),
                 attempt: offer.attempt,
                 poll: poll.number,
+                packet_iv: poll.packet_iv,
             });
+        }
+        held.given.retain(|given| given.until > now);
+        for given in &held.given {
+            acts.extend(opened.claim_again(client, given));
+        }
+        if held.last_errands.0 == poll.packet_iv {
+            opened.out.append(&mut held.last_errands.1);
+        } else {
+            held.last_errands.1.clear();
         }
         let errands = std::mem::take(&mut held.errands);
         opened.out.extend(
@@ -346,6 +387,7 @@ impl Delivery {
             Tasks::Withdraw(withdraw) => {
                 if let Some(held) = self.clients.get_mut(&client) {
                     held.offers.remove(&withdraw.flow_id);
+                    held.given.retain(|given| given.flow != withdraw.flow_id);
                     if let Some(poll) = &mut held.poll {
                         poll.claimed.remove(&withdraw.flow_id);
                     }
@@ -359,10 +401,12 @@ impl Delivery {
     fn offered(&mut self, client: &ClientKey, flow: &str, attempt: i32, now: u64) -> Vec<Act> {
         let held = self.clients.entry(client.clone()).or_default();
         let old = held.offers.get(flow).map_or(0, |offer| offer.attempt);
-        let done = held.delivered.get(flow).map_or(0, |(attempt, _)| *attempt);
+        let done = held.delivered.get(flow).map_or(0, |(attempt, ..)| *attempt);
         if attempt < old || attempt <= done {
             return Vec::new();
         }
+        held.given
+            .retain(|given| given.flow != flow || given.attempt >= attempt);
         let until = now + self.config.keep_offers;
         held.offers
             .insert(flow.to_owned(), HeldOffer { attempt, until });
@@ -377,19 +421,17 @@ impl Delivery {
             flow: flow.to_owned(),
             attempt,
             poll: poll.number,
+            packet_iv: poll.packet_iv,
         }]
     }
 
     fn granted(&mut self, client: &ClientKey, grant: &Grant, now: u64) -> Vec<Act> {
         let ours = grant.frontend == self.config.frontend;
-        let Some(held) = self.clients.get_mut(client) else {
+        if ours && !self.clients.contains_key(client) {
             // Nobody of that name polls here, and nothing is remembered: it cannot have been sent.
-            return if ours {
-                vec![unsent(client, grant)]
-            } else {
-                Vec::new()
-            };
-        };
+            return vec![unsent(client, grant)];
+        }
+        let held = self.clients.entry(client.clone()).or_default();
         if held
             .offers
             .get(&grant.flow_id)
@@ -397,17 +439,25 @@ impl Delivery {
         {
             held.offers.remove(&grant.flow_id);
         }
+        let keep_until = now + self.config.keep_given;
+        if let Some(given) = Given::of(grant, keep_until) {
+            held.given.retain(|older| older.flow != given.flow);
+            held.given.push(given);
+        }
         if !ours {
+            let mut acts = Vec::new();
             if let Some(poll) = &mut held.poll {
                 poll.claimed.remove(&grant.flow_id);
+                let given = held.given.last();
+                acts.extend(given.and_then(|given| poll.claim_again(client, given)));
             }
             self.schedule(client, now);
-            return Vec::new();
+            return acts;
         }
         if held
             .delivered
             .get(&grant.flow_id)
-            .is_some_and(|(attempt, _)| *attempt >= grant.attempt)
+            .is_some_and(|(attempt, poll, _)| (*attempt, *poll) >= (grant.attempt, grant.poll))
         {
             return Vec::new();
         }
@@ -473,10 +523,14 @@ impl Delivery {
             if let Some(contact) = &mut held.contact {
                 contact.seen = now;
             }
+            held.last_errands = (poll.packet_iv, Vec::new());
             for item in &poll.out {
                 if let Item::Task { flow, attempt, .. } = item {
+                    let until = now + self.config.keep_delivered;
                     held.delivered
-                        .insert(flow.clone(), (*attempt, now + self.config.keep_delivered));
+                        .insert(flow.clone(), (*attempt, poll.number, until));
+                } else {
+                    held.last_errands.1.push(item.clone());
                 }
             }
             acts.push(Act::Answer {
@@ -494,7 +548,8 @@ impl Delivery {
         self.clients.retain(|_, held| {
             held.offers.retain(|_, offer| offer.until > now);
             held.errands.retain(|(until, _)| *until > now);
-            held.delivered.retain(|_, (_, until)| *until > now);
+            held.delivered.retain(|_, (.., until)| *until > now);
+            held.given.retain(|given| given.until > now);
             let seen = held
                 .contact
                 .as_ref()
@@ -504,6 +559,7 @@ impl Delivery {
                 || !held.offers.is_empty()
                 || !held.errands.is_empty()
                 || !held.delivered.is_empty()
+                || !held.given.is_empty()
         });
     }
 
@@ -521,6 +577,38 @@ impl Delivery {
         if let Some(at) = answer_at(&self.config, poll) {
             self.due.insert((at, client.clone()));
         }
+    }
+}
+
+impl Given {
+    fn of(grant: &Grant, until: u64) -> Option<Self> {
+        Some(Self {
+            packet_iv: grant.packet_iv[..].try_into().ok()?,
+            flow: grant.flow_id.clone(),
+            attempt: grant.attempt,
+            until,
+        })
+    }
+}
+
+impl HeldPoll {
+    /// Claims what an equal request was given, once.
+    fn claim_again(&mut self, client: &ClientKey, given: &Given) -> Option<Act> {
+        let is_here = |item: &Item| matches!(item, Item::Task { flow, .. } if *flow == given.flow);
+        if given.packet_iv != self.packet_iv
+            || self.out.iter().any(is_here)
+            || !self.reclaimed.insert(given.flow.clone())
+        {
+            return None;
+        }
+        self.claimed.insert(given.flow.clone());
+        Some(Act::Claim {
+            client: client.clone(),
+            flow: given.flow.clone(),
+            attempt: given.attempt,
+            poll: self.number,
+            packet_iv: self.packet_iv,
+        })
     }
 }
 

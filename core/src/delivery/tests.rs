@@ -29,6 +29,19 @@ fn poll(number: i64) -> Poll {
         session: [1; 16],
         table_version: 0,
         generation: 1,
+        packet_iv: iv(number),
+    }
+}
+
+fn iv(of: i64) -> PacketIv {
+    [of as u8; 16]
+}
+
+/// The poll of an agent that saw nothing of the answer to another one.
+fn repeat(number: i64, of: i64) -> Poll {
+    Poll {
+        packet_iv: iv(of),
+        ..poll(number)
     }
 }
 
@@ -52,8 +65,18 @@ fn grant(flow: &str, attempt: i32, frontend: &str, poll: i64) -> Tasks {
         poll,
         request,
         urgent: false,
+        packet_iv: iv(poll).to_vec().into(),
     }
     .into()
+}
+
+/// A grant to a poll whose request had been sent before.
+fn grant_again(flow: &str, frontend: &str, poll: i64, of: i64) -> Tasks {
+    let Tasks::Grant(first) = grant(flow, 1, frontend, poll) else {
+        unreachable!()
+    };
+    let packet_iv = iv(of).to_vec().into();
+    Grant { packet_iv, ..first }.into()
 }
 
 fn ask(flow: &str) -> Tasks {
@@ -294,4 +317,60 @@ fn when_records_were_missed_everybody_checks_in_again() {
         [Act::CheckIn(other.clone())],
         "others when they come"
     );
+}
+
+#[test]
+fn a_repeated_request_is_given_what_it_was_given() {
+    let mut m = machine();
+    m.open(&client(), poll(1), 0);
+    m.task(&offer("F.a", 1), 0);
+    m.task(&grant("F.a", 1, "fe-1", 1), 1);
+    m.task(&ask("F.b"), 1);
+    let first = answers(&m.on_time(200));
+    assert_eq!(first.len(), 2);
+    // The same bytes: the claim is made anew, the question comes by itself.
+    assert_eq!(
+        claims(&m.open(&client(), repeat(2, 1), 300)),
+        [("F.a", 1, 2)]
+    );
+    m.task(&grant_again("F.a", "fe-1", 2, 1), 301);
+    assert_eq!(answers(&m.on_time(500)), first);
+    // Other bytes: the agent has had the answer.
+    assert!(claims(&m.open(&client(), poll(3), 600)).is_empty());
+    assert!(answers(&m.on_time(1_000)).is_empty());
+    // It repeats bytes of long ago, which it should not: nothing is brought unless it is granted.
+    assert_eq!(
+        claims(&m.open(&client(), repeat(4, 1), 1_100)),
+        [("F.a", 1, 4)]
+    );
+    assert!(answers(&m.on_time(1_500)).is_empty());
+}
+
+#[test]
+fn a_request_that_another_frontend_was_granted_is_claimed_once_when_it_is_repeated_here() {
+    let mut m = machine();
+    m.task(&offer("F.a", 1), 0);
+    m.task(&grant("F.a", 1, "fe-2", 7), 1);
+    assert_eq!(
+        claims(&m.open(&client(), repeat(1, 7), 10)),
+        [("F.a", 1, 1)]
+    );
+    // Both hold a poll of the same bytes: they must not take it from each other for ever.
+    let contest = m.task(&grant_again("F.a", "fe-2", 8, 7), 11);
+    assert!(claims(&contest).is_empty());
+    m.task(&grant_again("F.a", "fe-1", 1, 7), 12);
+    assert_eq!(answers(&m.on_time(200)).len(), 1);
+
+    // The grant comes after the repeat.
+    let mut m = machine();
+    m.open(&client(), repeat(1, 7), 0);
+    assert_eq!(
+        claims(&m.task(&grant("F.a", 1, "fe-2", 7), 1)),
+        [("F.a", 1, 1)]
+    );
+    // A newer attempt is nothing that the request was given.
+    let mut m = machine();
+    m.task(&grant("F.a", 1, "fe-2", 7), 1);
+    m.task(&offer("F.a", 2), 2);
+    assert_eq!(claims(&m.open(&client(), repeat(1, 7), 3)), [("F.a", 2, 1)]);
 }

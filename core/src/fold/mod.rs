@@ -79,7 +79,7 @@ impl FoldConfig {
             interrogate: true,
             in_flight: 4,
             unresolved: 16,
-            deliveries: 3,
+            deliveries: 8,
             ask_after: 15_000,
             news_within: 60_000,
             asks_per_contact: 5,

@@ -10,7 +10,9 @@ use nublar_schemas::records::{Claim, FlowStatsSeen, Grant, Stored, Unsent, Unsur
 use prost::Message;
 
 impl Fold {
-    /// The first claim of an offered attempt is granted; nothing else is.
+    /// The first claim of an offered attempt is granted. It binds the attempt to one request of the
+    /// agent; who claims it for a repeat of that request is granted it as well, for the agent saw
+    /// nothing of the first answer.
     pub(super) fn claim(&mut self, turn: &mut Turn, key: &ClientKey, claim: &Claim) {
         let clock = self.clock;
         let Some((generation, id, flow)) = self.flow_mut(key, &claim.flow_id) else {
@@ -19,8 +21,20 @@ impl Fold {
         let Origin::Collected { request, .. } = &flow.origin else {
             return;
         };
-        if flow.task != Task::Offered || flow.attempt != claim.attempt {
+        if flow.attempt != claim.attempt {
             return;
+        }
+        let to = Some((claim.header.frontend.clone(), claim.poll));
+        match flow.task {
+            Task::Offered => {
+                flow.deliveries += 1;
+                flow.granted_again = false;
+                flow.granted_iv = claim.packet_iv.to_vec();
+            }
+            Task::Granted if flow.is_repeated_by(claim) && flow.granted_to != to => {
+                flow.granted_again = true;
+            }
+            _ => return,
         }
         let grant = Grant {
             header: header(key, generation, turn.at_us),
@@ -30,10 +44,10 @@ impl Fold {
             poll: claim.poll,
             request: request.clone(),
             urgent: flow.urgent(),
+            packet_iv: claim.packet_iv.clone(),
         };
         flow.task = Task::Granted;
-        flow.granted_to = Some((claim.header.frontend.clone(), claim.poll));
-        flow.deliveries += 1;
+        flow.granted_to = to;
         flow.news = clock;
         flow.asked = clock;
         flow.asks = 0;
@@ -48,6 +62,9 @@ impl Fold {
         let Some((_, id, flow)) = self.granted(key, &unsent.flow_id, unsent.attempt, to) else {
             return;
         };
+        if flow.granted_again {
+            return self.ask(turn, key, vec![id]);
+        }
         flow.deliveries -= 1;
         requeue(flow);
         turn.touch_flow(key, &id);
@@ -218,6 +235,17 @@ impl Fold {
     }
 }
 
+impl Flow {
+    /// Whether the claim is for a repeat of the request that the current attempt is bound to.
+    fn is_repeated_by(&self, claim: &Claim) -> bool {
+        !claim.packet_iv.is_empty()
+            && self.granted_iv == claim.packet_iv
+            && !self.alive
+            && self.cancelled.is_none()
+            && self.given_up.is_none()
+    }
+}
+
 /// A new attempt: the old one's claims and answers no longer count.
 fn requeue(flow: &mut Flow) {
     if flow.cancelled.is_some() {
@@ -226,6 +254,7 @@ fn requeue(flow: &mut Flow) {
     }
     flow.attempt += 1;
     flow.granted_to = None;
+    flow.granted_iv.clear();
     flow.task = Task::Queued;
 }
 

@@ -110,6 +110,29 @@ impl Bench {
             flow_id: id.into(),
             attempt,
             poll,
+            packet_iv: poll.to_be_bytes().to_vec().into(),
+        })
+    }
+
+    fn unsent(&mut self, frontend: &str, id: &str, poll: i64) -> Vec<Output> {
+        let header = self.header(frontend);
+        self.apply(Unsent {
+            header,
+            flow_id: id.into(),
+            attempt: 1,
+            poll,
+        })
+    }
+
+    /// A claim for a request that was sent before.
+    fn claim_repeat(&mut self, frontend: &str, id: &str, poll: i64, of: i64) -> Vec<Output> {
+        let header = self.header(frontend);
+        self.apply(Claim {
+            header,
+            flow_id: id.into(),
+            attempt: 1,
+            poll,
+            packet_iv: of.to_be_bytes().to_vec().into(),
         })
     }
 
@@ -333,25 +356,55 @@ fn an_unknown_counts_only_behind_the_question_of_its_attempt() {
 }
 
 #[test]
-fn a_task_that_never_lives_is_given_up_after_three_deliveries() {
+fn a_task_that_never_lives_is_given_up_after_eight_deliveries() {
     let mut b = Bench::new();
     b.check_in(b"s1");
     let (id, _) = b.create(1, |_| {});
-    for attempt in 1..=3 {
+    for attempt in 1..=8 {
         assert_eq!(grants(&b.claim(&id, attempt, i64::from(attempt))), 1);
         let ask = asks(&b.pass(15)).remove(0);
         let answer = b.stats(&[(&ask.once, true, unknown()), (&id, true, unknown())]);
-        if attempt == 3 {
+        if attempt == 8 {
             assert_eq!(document(&answer)["reason"], "undelivered");
             assert_eq!(
                 document(&answer)["status"],
-                "granted 3 times, never seen alive"
+                "granted 8 times, never seen alive"
             );
             assert_eq!(completions(&answer), 1);
         } else {
             assert_eq!(offers(&answer).len(), 1);
         }
     }
+}
+
+#[test]
+fn an_attempt_is_granted_again_to_repeats_of_its_request_only() {
+    let mut b = Bench::new();
+    b.check_in(b"s1");
+    let (id, _) = b.create(1, |_| {});
+    assert_eq!(grants(&b.claim(&id, 1, 5)), 1);
+    assert_eq!(grants(&b.claim(&id, 1, 6)), 0, "another request");
+    assert_eq!(grants(&b.claim_repeat("fe-2", &id, 9, 5)), 1);
+    assert_eq!(grants(&b.claim_repeat("fe-2", &id, 9, 5)), 0, "it has it");
+    // What the first frontend says of its poll no longer matters; what the second says does, and
+    // now only the agent can tell.
+    assert!(offers(&b.unsent("fe-1", &id, 5)).is_empty());
+    let asked = b.unsent("fe-2", &id, 9);
+    assert!(offers(&asked).is_empty());
+    let ask = asks(&asked).remove(0);
+    let unknown = b.stats(&[(&ask.once, true, unknown()), (&id, true, unknown())]);
+    assert_eq!(offers(&unknown), [(id.clone(), 2)]);
+    assert_eq!(grants(&b.claim_repeat("fe-2", &id, 10, 5)), 0, "an old one");
+}
+
+#[test]
+fn a_flow_that_lives_is_not_granted_again() {
+    let mut b = Bench::new();
+    b.check_in(b"s1");
+    let (id, _) = b.create(1, |_| {});
+    b.claim(&id, 1, 5);
+    b.stats(&[(&id, false, FlowStats::default())]);
+    assert_eq!(grants(&b.claim_repeat("fe-2", &id, 9, 5)), 0);
 }
 
 #[test]

@@ -3,6 +3,7 @@
 use crate::frontend::{Body, Frontend};
 use crate::world::World;
 use bytes::Bytes;
+use nublar_core::delivery::PacketIv;
 use nublar_core::ids::{ClientId, ClientKey, OrgId};
 use nublar_schemas::agent::{
     FileBuffer, FlowStats, PathSpec, VeloMessage, VeloStatus, VqlRequest, VqlResponse,
@@ -45,8 +46,11 @@ pub struct Agent {
     urgent: VecDeque<Sent>,
     /// A POST that has no answer yet, by (frontend, number), and how many messages it took.
     post: Option<(usize, u64, bool, usize)>,
-    /// An open poll, by (frontend, number).
-    poll: Option<(usize, i64)>,
+    /// Where a poll is open, by (frontend, number): twice if a proxy repeated it.
+    poll: Vec<(usize, i64)>,
+    /// The request of the poll, and how often it may still be repeated.
+    pub packet_iv: PacketIv,
+    repeats: usize,
     /// Every message that was answered 200, for the end.
     pub committed: Vec<Sent>,
     /// Runs per flow over the agent's whole life.
@@ -72,7 +76,9 @@ impl Agent {
             queue: VecDeque::new(),
             urgent: VecDeque::new(),
             post: None,
-            poll: None,
+            poll: Vec::new(),
+            packet_iv: [0; 16],
+            repeats: 0,
             committed: Vec::new(),
             runs: BTreeMap::new(),
             counter: 0,
@@ -89,7 +95,8 @@ impl Agent {
         self.finished.clear();
         self.queue.clear();
         self.urgent.clear();
-        (self.post, self.poll) = (None, None);
+        self.poll.clear();
+        (self.post, self.repeats) = (None, 0);
     }
 
     pub fn is_idle(&self) -> bool {
@@ -111,25 +118,25 @@ impl Agent {
     /// A connection dies, and only sometimes does the other side see it; or its time is over.
     fn connections(world: &mut World, n: usize) {
         if world.mishap(6) {
-            (world.agents[n].poll, world.agents[n].post) = (None, None);
+            world.agents[n].poll.clear();
+            world.agents[n].post = None;
         }
         if world.now >= world.agents[n].posted_at + 30_000 {
             world.agents[n].post = None;
         }
-        if world.now >= world.agents[n].polled_at + 30_000
-            && let Some((frontend, number)) = world.agents[n].poll.take()
-        {
-            Frontend::end_poll(world, frontend, n, number);
+        if world.now >= world.agents[n].polled_at + 30_000 && !world.agents[n].poll.is_empty() {
+            world.agents[n].repeats = 0;
+            for (frontend, number) in std::mem::take(&mut world.agents[n].poll) {
+                Frontend::end_poll(world, frontend, n, number);
+            }
         }
     }
 
     fn contact(world: &mut World, n: usize) {
         let agent = &mut world.agents[n];
-        if agent.poll.is_some() {
+        if !agent.poll.is_empty() {
             return;
         }
-        agent.counter += 1;
-        let number = agent.counter as i64;
         let frontend = world.dice.below(world.frontends.len());
         if !world.agents[n].enrolled {
             // 406, the CSR, and the registry at one frontend; the next contact may be at another.
@@ -137,9 +144,42 @@ impl Agent {
             world.agents[n].enrolled = true;
             return;
         }
-        world.agents[n].poll = Some((frontend, number));
-        world.agents[n].polled_at = world.now;
+        world.agents[n].ask_again_or_anew();
+        Self::poll(world, n, frontend);
+        if world.mishap(6) {
+            // A proxy repeats it at another frontend, and passes one of the answers on.
+            Self::poll(world, n, 1 - frontend);
+        }
+    }
+
+    /// Without an answer the same bytes, three times in all; then a new session.
+    fn ask_again_or_anew(&mut self) {
+        if self.repeats > 1 {
+            self.repeats -= 1;
+            return;
+        }
+        if self.repeats == 1 {
+            self.session[14] += 1;
+        }
+        self.repeats = 3;
+        self.counter += 1;
+        self.packet_iv[..8].copy_from_slice(&self.counter.to_le_bytes());
+        self.packet_iv[8..].copy_from_slice(&self.session[8..]);
+    }
+
+    fn poll(world: &mut World, n: usize, frontend: usize) {
+        let agent = &mut world.agents[n];
+        agent.counter += 1;
+        let number = agent.counter as i64;
+        agent.poll.push((frontend, number));
+        agent.polled_at = world.now;
         Frontend::poll(world, frontend, n, number);
+    }
+
+    /// The poll broke off before anything of its answer came.
+    pub fn unanswered(world: &mut World, n: usize, frontend: usize, number: i64) {
+        let agent = &mut world.agents[n];
+        agent.poll.retain(|open| *open != (frontend, number));
     }
 
     fn send(world: &mut World, n: usize) {
@@ -204,10 +244,11 @@ impl Agent {
 
     /// The answer to a poll.
     pub fn given(world: &mut World, n: usize, frontend: usize, number: i64, items: Vec<Given>) {
-        if world.agents[n].poll != Some((frontend, number)) {
+        if !world.agents[n].poll.contains(&(frontend, number)) {
             return;
         }
-        world.agents[n].poll = None;
+        world.agents[n].poll.clear();
+        world.agents[n].repeats = 0;
         for item in items {
             match item {
                 Given::Run(flow) => Self::start(world, n, flow),

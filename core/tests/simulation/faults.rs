@@ -27,10 +27,14 @@ pub enum Fault {
     UnknownForAnyAttempt,
     /// Two documents from one cause.
     TwoDocuments,
+    /// Every request of an agent counts as a repeat of its last one.
+    RepeatOfAnything,
+    /// Rows before the sign of life.
+    LifeAfterRows,
 }
 
 impl Fault {
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 12] = [
         Self::MarkBeforeWrite,
         Self::FoldWithClock,
         Self::DeliverBeforeGrant,
@@ -41,6 +45,8 @@ impl Fault {
         Self::TrustCompaction,
         Self::UnknownForAnyAttempt,
         Self::TwoDocuments,
+        Self::RepeatOfAnything,
+        Self::LifeAfterRows,
     ];
 }
 

@@ -157,6 +157,11 @@ impl Frontend {
             session: world.agents[agent].session,
             table_version: 0,
             generation: 1,
+            packet_iv: if world.fault == Some(Fault::RepeatOfAnything) {
+                [1; 16]
+            } else {
+                world.agents[agent].packet_iv
+            },
         };
         world.frontends[n]
             .polls
@@ -209,6 +214,10 @@ impl Frontend {
             let len = given.len();
             given.rotate_left(world.dice.below(len));
             Self::hand_over(world, n, client, poll, given);
+        } else if world.dice.percent(70)
+            && let Some(agent) = world.agents.iter().position(|agent| agent.key == *client)
+        {
+            Agent::unanswered(world, agent, n, poll);
         }
         if unsure || unsent {
             let acts = world.frontends[n]
@@ -260,6 +269,7 @@ impl Frontend {
                 flow,
                 attempt,
                 poll,
+                packet_iv,
             } => {
                 let header = world.header(client, &name);
                 (
@@ -269,6 +279,7 @@ impl Frontend {
                         flow_id: flow.clone(),
                         attempt: *attempt,
                         poll: *poll,
+                        packet_iv: packet_iv.to_vec().into(),
                     }
                     .into(),
                 )
@@ -357,12 +368,15 @@ impl Frontend {
         let failed = world.mishap(6);
         if !failed || world.dice.percent(50) {
             match append {
-                Append::Results(record) => world.log.results.push(record),
-                Append::Uploads(record) => world.log.uploads.push(record),
-                Append::Scheduling(record) => {
+                Append::Results(record) => {
                     note_life(world, &record);
-                    world.log.scheduling.push(record);
+                    world.log.results.push(record);
                 }
+                Append::Uploads(record) => {
+                    note_life(world, &record);
+                    world.log.uploads.push(record);
+                }
+                Append::Scheduling(record) => world.log.scheduling.push(record),
             }
         }
         if failed {
@@ -378,23 +392,18 @@ fn lose_answer(world: &mut World, agent: usize, frontend: usize, number: u64) {
     Agent::answered(world, agent, frontend, number, 503);
 }
 
-/// The server can know of these flows that they lived.
-fn note_life(world: &mut World, record: &Scheduling) {
-    let Scheduling::FlowStatsSeen(seen) = record else {
-        return;
-    };
-    for item in &seen.stats {
-        let stats = nublar_schemas::agent::FlowStats::decode(item.bytes.clone()).unwrap();
-        if !is_unknown(&stats) {
-            world.truth.lived.insert(item.session.clone());
-        }
-    }
+/// Something of these flows is durable: they must not be sent again.
+fn note_life(world: &mut World, record: &Messages) {
+    let sessions = record.messages.iter().map(|sent| sent.session.clone());
+    world.truth.lived.extend(sessions);
 }
 
-/// Rows and logs, buffers, and only then what `scheduling` learns of them.
+/// First that these flows are alive, then rows and logs, buffers, and at last what `scheduling`
+/// learns of them.
 fn cut(world: &World, key: &ClientKey, name: &str, body: &Body) -> VecDeque<Append> {
     let header = world.header(key, name);
     let (mut results, mut uploads, mut stats) = (Vec::new(), Vec::new(), Vec::new());
+    let mut alive: Vec<SeenStats> = Vec::new();
     for sent in &body.messages {
         let message = VeloMessage::decode(sent.bytes.clone()).unwrap();
         let agent_message = AgentMessage {
@@ -420,15 +429,21 @@ fn cut(world: &World, key: &ClientKey, name: &str, body: &Body) -> VecDeque<Appe
                 &mut results
             }
             .push(agent_message);
-            if !stats
-                .iter()
-                .any(|known: &SeenStats| known.session == sent.session)
-            {
-                stats.push(seen(Vec::new()));
-            }
+        }
+        let is_kept = !message.flow_stats.is_some_and(|told| is_unknown(&told));
+        if is_kept && alive.iter().all(|known| known.session != sent.session) {
+            alive.push(seen(Vec::new()));
         }
     }
     let mut appends = VecDeque::new();
+    if world.fault == Some(Fault::LifeAfterRows) {
+        stats.append(&mut alive);
+    }
+    if !alive.is_empty() {
+        let header = header.clone();
+        let stats = alive;
+        appends.push_back(Append::Scheduling(FlowStatsSeen { header, stats }.into()));
+    }
     if !results.is_empty() {
         appends.push_back(Append::Results(Messages {
             header: header.clone(),

@@ -52,14 +52,14 @@ fn no_order_of_events_breaks_a_promise() {
 #[test]
 fn every_planted_fault_is_caught() {
     for fault in Fault::ALL {
-        let caught = (0..600).find_map(|seed| {
+        let caught = (0..2_000).find_map(|seed| {
             World::run(seed, Some(fault))
                 .err()
                 .map(|violation| (seed, violation))
         });
         match caught {
             Some((seed, violation)) => println!("{fault:?}: seed {seed}: {violation}"),
-            None => panic!("{fault:?} was not caught by any of 600 seeds"),
+            None => panic!("{fault:?} was not caught by any seed"),
         }
     }
 }

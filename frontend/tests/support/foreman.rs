@@ -92,6 +92,15 @@ impl Deployment {
         .await
     }
 
+    /// All claims of a flow, in their order.
+    pub(crate) async fn claims(&self, flow: &str) -> Vec<Claim> {
+        let of = |record| match record {
+            Scheduling::Claim(claim) if claim.flow_id == flow => Some(claim),
+            _ => None,
+        };
+        self.scheduling().await.into_iter().filter_map(of).collect()
+    }
+
     pub(crate) async fn grant(&self, client: &ClientKey, claim: &Claim, request: &RequestRef) {
         let grant = Grant {
             header: header(client),
@@ -101,6 +110,7 @@ impl Deployment {
             poll: claim.poll,
             request: request.clone(),
             urgent: false,
+            packet_iv: claim.packet_iv.clone(),
         };
         self.say(client, grant).await;
     }

@@ -85,8 +85,11 @@ pub struct Claim {
     pub attempt: i32,
     /// The poll's number in that frontend.
     pub poll: i64,
+    /// The packet_iv of the agent's request, which an identical repeat shares: 16 bytes, or none in
+    /// old records.
+    pub packet_iv: Bytes,
 }
-record!(Claim, "claim.v1");
+record!(Claim, "claim.v1", "claim.v2");
 
 /// A granted task did not leave the frontend.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

@@ -2,6 +2,7 @@
 
 use super::{Header, RequestRef};
 use crate::codec::{record, topic_union};
+use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
 topic_union! {
@@ -40,8 +41,10 @@ pub struct Grant {
     pub request: RequestRef,
     /// The agent is to overtake its other flows for it.
     pub urgent: bool,
+    /// The packet_iv of the agent's request, as it was claimed.
+    pub packet_iv: Bytes,
 }
-record!(Grant, "grant.v1");
+record!(Grant, "grant.v1", "grant.v2");
 
 /// A question about one flow.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
