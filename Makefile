@@ -1,6 +1,7 @@
 # make run     build the server and start it on ./data
 # make test    the whole test suite, on the real Kafka, OpenSearch and S3 too
 # make check   formatting and lints
+# make ledger  a large fleet on a bad network while the server is killed: is all of it there, once?
 # make bench   what the parts cost on this machine
 # make packs DIR=FOLDER   load and compile every artifact of a folder
 # make agent-test AGENT=PATH   a stock agent's life, on one machine and on real services
@@ -12,7 +13,7 @@ SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 .ONESHELL:
 .DELETE_ON_ERROR:
-.PHONY: run test check bench packs agent-test packages packages-test
+.PHONY: run test check ledger bench packs agent-test packages packages-test
 
 DATA ?= ./data
 TARGET := $(or $(CARGO_TARGET_DIR),target)
@@ -49,6 +50,14 @@ test: packages-test
 check: packages
 	@cargo fmt --all --check
 	cargo clippy --workspace --all-targets -- -D warnings
+
+# 10,000 flows each on one machine and on real services, in some 10 minutes each; NUBLAR_SEED=N makes
+# the network another one.
+ledger: packages-test
+	@cargo build -p nublar
+	$(with_services)
+	export NUBLAR_LONG=1
+	cargo test -p nublar-tests --test ledger -- --nocapture --test-threads 1
 
 # Ratios carry over to other machines, numbers do not. Kafka gets both compilers of its JVM here.
 bench: packages-test
