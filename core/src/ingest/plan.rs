@@ -116,7 +116,7 @@ fn add(
     let id = message_id(key, generation, &message.session, &message.bytes);
     match session {
         Session::Flow { id: flow, part } => of_flow(plan, key, id, &flow, &part, message, decoded),
-        Session::Monitoring => event(plan, record, id, message, &decoded),
+        Session::Monitoring => event(plan, key, record, id, message, decoded),
         Session::Status | Session::Foreman | Session::Enrol => Err((
             "session",
             format!("nothing of session {:?} is stored", message.session),
@@ -189,11 +189,36 @@ fn of_flow(
 
 fn event(
     plan: &mut Plan,
+    key: &ClientKey,
     record: &Messages,
     id: ContentId,
     message: &AgentMessage,
-    decoded: &VeloMessage,
+    decoded: VeloMessage,
 ) -> Result<(), Refusal> {
+    // Files that a client event uploads belong to no flow and have no time.
+    let mut part = Part {
+        collection: Collection::Buffers,
+        id,
+        flow: None,
+        source: String::new(),
+        order: 0,
+        size: 0,
+        week: None,
+        body: message.bytes.clone(),
+        object: None,
+    };
+    if let Some(buffer) = decoded.file_buffer {
+        part.source = instance(&message.session, &buffer).to_string();
+        part.order = i64::try_from(buffer.offset).unwrap_or(i64::MAX);
+        part.size = buffer_len(&buffer);
+        (part.body, part.object) = without_data(key, id, buffer);
+        plan.parts.push(part);
+        return Ok(());
+    }
+    if decoded.upload_transaction.is_some() {
+        plan.parts.push(part);
+        return Ok(());
+    }
     let (source, agent_us, size) = if let Some(rows) = &decoded.vql_response {
         let name = rows.query.as_ref().map_or("", |query| query.name.as_str());
         plan.facts.extend(fact(name, rows, &[CLIENT_INFO]));
@@ -203,20 +228,17 @@ fn event(
     } else {
         return Err((
             "unknown_payload",
-            "a client event without rows or logs".to_owned(),
+            "a client event without rows, logs or buffer".to_owned(),
         ));
     };
     let agent_us = i64::try_from(agent_us).unwrap_or(i64::MAX);
     plan.parts.push(Part {
         collection: Collection::Events,
-        id,
-        flow: None,
         source,
         order: agent_us,
         size,
         week: week_of_event(agent_us, record.header.at_us),
-        body: message.bytes.clone(),
-        object: None,
+        ..part
     });
     Ok(())
 }

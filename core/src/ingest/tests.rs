@@ -210,6 +210,24 @@ fn who_a_client_is_is_read_from_its_rows_and_events() {
 }
 
 #[test]
+fn a_file_that_a_client_event_uploads_is_kept_without_a_flow() {
+    let mut large = buffer(0, &vec![7; 100_000]);
+    let mut last = buffer(100_000, b"end");
+    for message in [&mut large, &mut last] {
+        message.session_id = "F.Monitoring".into();
+    }
+    let plan = plan(&key(), &record(vec![large, last]));
+    assert!(plan.refused.is_empty());
+    for part in &plan.parts {
+        assert_eq!((part.collection, part.week), (Collection::Buffers, None));
+        assert!(part.flow.is_none());
+    }
+    assert_eq!(plan.parts[0].source, plan.parts[1].source);
+    assert_eq!(plan.parts[1].order, 100_000);
+    assert_eq!(plan.parts[0].object.as_ref().unwrap().1.len(), 100_000);
+}
+
+#[test]
 fn what_cannot_be_stored_is_refused_alone() {
     let mut messages = record(vec![
         rows(0, 1, 1),
