@@ -32,7 +32,8 @@ pub struct Table {
 pub struct Wanted {
     /// The artifact, or `Artifact/Source` for one of its sources.
     pub name: String,
-    /// Values for its parameters. Names that it does not declare are passed on as variables.
+    /// Values for its parameters. Names that it does not declare are refused, but for those that
+    /// are wholly upper case letters, digits and underscores: they are passed on as variables.
     pub parameters: BTreeMap<String, String>,
     /// Limits of this artifact.
     pub limits: ArtifactLimits,

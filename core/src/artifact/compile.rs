@@ -160,8 +160,12 @@ impl<'a> Compiler<'a> {
 
     fn gather(&self, artifacts: &[Wanted], kind: Kind) -> Result<Gathered, CompileError> {
         let mut gathered = Gathered::default();
-        for wanted in artifacts {
-            let definition = self.definition(wanted, kind)?;
+        let defined = artifacts
+            .iter()
+            .map(|wanted| Ok((self.definition(wanted, kind)?, wanted)))
+            .collect::<Result<Vec<_>, CompileError>>()?;
+        parameters::declared(&defined)?;
+        for (definition, wanted) in defined {
             parameters::check(&definition, wanted)?;
             let own = self.queries(&definition, wanted, &mut gathered)?;
             if own.is_empty() {

@@ -55,6 +55,17 @@ pub enum CompileError {
         /// What is missing.
         missing: &'static str,
     },
+    /// A value for a parameter that the artifact does not declare, and that is no variable of the
+    /// agents either.
+    #[error("{artifacts}: no parameter {parameter}{hint}")]
+    UnknownParameter {
+        /// The artifacts that it was given to, separated by commas.
+        artifacts: String,
+        /// As it was given.
+        parameter: String,
+        /// A near miss, if there is one, and the names that are declared.
+        hint: String,
+    },
     /// A value that is none of the choices.
     #[error("{artifact}, parameter {parameter}: {value:?} is none of the choices{hint}")]
     NoSuchChoice {

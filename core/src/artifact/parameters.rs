@@ -1,11 +1,13 @@
 //! Whether the values that people give are allowed.
 
+use std::sync::Arc;
+
 use regex::Regex;
 
 use super::collect::Wanted;
 use super::definition::{Definition, Parameter};
 use super::error::CompileError;
-use super::names::nearest;
+use super::names::{nearest, suggestion};
 
 /// Checks each value that is given for a parameter the artifact declares. Defaults are never
 /// checked: they are the author's.
@@ -36,6 +38,51 @@ pub(super) fn check(definition: &Definition, wanted: &Wanted) -> Result<(), Comp
         matches(definition, parameter, value)?;
     }
     Ok(())
+}
+
+/// Refuses a name that its artifact does not declare, naming all artifacts that it was given to.
+/// What is written as the settings are that agents read from their environment is passed on.
+pub(super) fn declared(artifacts: &[(Arc<Definition>, &Wanted)]) -> Result<(), CompileError> {
+    let mut given = artifacts.iter().flat_map(|(definition, wanted)| {
+        let names = wanted.parameters.keys();
+        names.filter(|name| !is_setting(name) && definition.parameter(name).is_none())
+    });
+    let Some(parameter) = given.next() else {
+        return Ok(());
+    };
+    let of: Vec<&Definition> = artifacts
+        .iter()
+        .filter(|(definition, wanted)| {
+            wanted.parameters.contains_key(parameter) && definition.parameter(parameter).is_none()
+        })
+        .map(|(definition, _)| definition.as_ref())
+        .collect();
+    let mut declared: Vec<&str> = of
+        .iter()
+        .flat_map(|definition| &definition.parameters)
+        .map(|parameter| parameter.name.as_str())
+        .collect();
+    declared.sort_unstable();
+    declared.dedup();
+    let there = match (declared.as_slice(), of.len()) {
+        ([], 1) => "it has none".to_owned(),
+        ([], _) => "they have none".to_owned(),
+        (some, 1) => format!("it has {}", some.join(", ")),
+        (some, _) => format!("they have {}", some.join(", ")),
+    };
+    let near = suggestion(parameter, declared.iter().copied());
+    let names: Vec<&str> = of.iter().map(|artifact| artifact.name.as_str()).collect();
+    Err(CompileError::UnknownParameter {
+        artifacts: names.join(", "),
+        parameter: parameter.clone(),
+        hint: format!("{near}; {there}"),
+    })
+}
+
+/// `UPLOAD_IS_RESUMABLE` and its like: agents read them, whichever artifact runs.
+fn is_setting(name: &str) -> bool {
+    let all = |character: char| matches!(character, 'A'..='Z' | '0'..='9' | '_');
+    !name.is_empty() && name.chars().all(all)
 }
 
 fn choice(definition: &Definition, parameter: &Parameter, value: &str) -> Result<(), CompileError> {

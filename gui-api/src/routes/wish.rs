@@ -10,7 +10,7 @@ use std::collections::BTreeMap;
 #[serde(deny_unknown_fields)]
 pub(crate) struct Asked {
     artifacts: Vec<Artifact>,
-    /// For every artifact that declares them.
+    /// For every artifact that declares them; settings of the agents are for all.
     #[serde(default)]
     parameters: Map<String, Value>,
     #[serde(default)]
@@ -77,7 +77,7 @@ pub(crate) fn compile(repository: &Repository, asked: Asked) -> Answer<Compiled>
         );
         artifacts.push(wanted);
     }
-    // What nobody declares is a variable for all.
+    // What nobody declares is refused for all, or passed on to all.
     for parameter in unused {
         let value = asked
             .parameters

@@ -46,7 +46,7 @@ async fn created(stage: &Stage) -> Vec<FlowCreated> {
 async fn a_wish_becomes_a_request_and_a_record_and_is_seen_at_once() {
     let stage = Stage::new().await;
     let body = json!({
-        "artifacts": ["Generic.Client.Info"], "parameters": {"Extra": true, "N": 5},
+        "artifacts": ["Generic.Client.Info"], "parameters": {"EXTRA": true, "N": 5},
         "urgent": true, "timeout": 30, "max_rows": 7, "deadline_s": 60,
     });
     let answered = stage.send(wish(None, &body)).await;
@@ -91,7 +91,7 @@ async fn a_wish_becomes_a_request_and_a_record_and_is_seen_at_once() {
             .find(|env| env.key == name)
             .map(|env| env.value.as_str())
     };
-    assert_eq!((value("Extra"), value("N")), (Some("Y"), Some("5")));
+    assert_eq!((value("EXTRA"), value("N")), (Some("Y"), Some("5")));
 
     let seen = stage.json(&format!("/clients/{CLIENT}/flows/{flow}")).await;
     assert_eq!(
@@ -264,6 +264,24 @@ async fn what_is_wrong_with_a_wish_is_named() {
         (
             json!({"artifacts": ["Generic.Client.Info/Nothing"]}),
             "Nothing",
+        ),
+        (
+            json!({"artifacts": ["Generic.Client.Info"], "parameters": {"Extra": 1}}),
+            "Generic.Client.Info: no parameter Extra; it has none",
+        ),
+        (
+            json!({
+                "artifacts": ["System.VFS.DownloadFile", "Generic.Client.Info"],
+                "parameters": {"Pth": "/etc/hostname"},
+            }),
+            "System.VFS.DownloadFile, Generic.Client.Info: no parameter Pth: did you mean Path; they have Accessor, Components, Path",
+        ),
+        (
+            json!({"artifacts": [
+                {"name": "System.VFS.DownloadFile"},
+                {"name": "Generic.Client.Info", "parameters": {"Path": "/etc/hostname"}},
+            ]}),
+            "Generic.Client.Info: no parameter Path",
         ),
         (json!({"artifacts": []}), "artifact"),
         (json!({}), "artifacts"),

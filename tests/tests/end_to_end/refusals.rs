@@ -14,7 +14,7 @@ struct Known {
     // Dropped before the folder that it works in.
     server: Server,
     player: Player,
-    _installation: Installation,
+    installation: Installation,
 }
 
 impl Known {
@@ -38,7 +38,7 @@ impl Known {
             recorded,
             server,
             player,
-            _installation: installation,
+            installation,
         }
     }
 
@@ -281,12 +281,17 @@ async fn what_cannot_be_collected_is_said_at_once() {
     let api = known.server.api();
     let (status, answer) = api.put("/artifacts", CHOOSY).await;
     assert_eq!(status, 200, "{answer}");
-    let flows = format!("/clients/{}/flows", known.recorded.client_id());
+    let client = known.recorded.client_id();
+    let flows = format!("/clients/{client}/flows");
     let with = |name: &str, value: &str| json!({ "artifacts": ["Custom.Choosy"], "parameters": { name: value } });
     let wishes = [
         (json!({ "artifacts": ["Custom.Chosy"] }), "Custom.Chosy"),
         (with("Colour", "gren"), "gren"),
         (with("Number", "one"), "one"),
+        (
+            with("Numbr", "2"),
+            "did you mean Number; it has Colour, Number",
+        ),
         (json!({ "artifacts": [] }), "artifact"),
         (json!({ "artefacts": ["Custom.Choosy"] }), "artefacts"),
     ];
@@ -296,6 +301,26 @@ async fn what_cannot_be_collected_is_said_at_once() {
         let error = answer["error"].as_str().unwrap();
         assert!(error.contains(named), "{wish}: {answer}");
     }
+    // A person is told the same.
+    let data = known.installation.data().display().to_string();
+    let words = [
+        "collect",
+        client,
+        "Custom.Choosy",
+        "--param",
+        "Numbr=2",
+        "--data",
+        &data,
+    ];
+    let ended = Server::ended(&words.map(str::to_owned)).await;
+    let (status, errors) = (ended.status, ended.errors);
+    assert!(!status.success(), "{errors}");
+    assert!(
+        errors.contains(
+            "Custom.Choosy: no parameter Numbr: did you mean Number; it has Colour, Number"
+        ),
+        "{errors}"
+    );
     let (status, answer) = api
         .post("/clients/C.0123456789abcdef/flows", &with("Number", "2"))
         .await;
@@ -340,9 +365,9 @@ async fn a_broken_artifact_is_refused_with_line_and_column() {
 #[tokio::test]
 async fn a_second_process_on_the_same_folder_is_refused() {
     let known = Known::start(true).await;
-    let ended = Server::refused(&known._installation, "second").await;
+    let ended = Server::refused(&known.installation, "second").await;
     assert!(!ended.status.success());
-    let folder = known._installation.data().display().to_string();
+    let folder = known.installation.data().display().to_string();
     let last = ended.errors.lines().last().unwrap_or_default();
     assert!(
         last.starts_with("nublar: ") && last.contains(&folder) && last.contains("another process"),

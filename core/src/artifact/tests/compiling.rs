@@ -298,7 +298,7 @@ sources: [{query: SELECT 1 FROM scope()}]
         ("R", "1"),
         ("L", "b"),
         ("Password", ""),
-        ("Unknown", "x"),
+        ("ZIP_PASSWORDS2", "x"),
     ] {
         one(&set, wanted(name, value));
     }
@@ -324,6 +324,70 @@ sources: [{query: SELECT 1 FROM scope()}]
     }
     assert!(refused(&set, wanted("Password", "secret")).starts_with("A, parameter Password: "));
     assert!(!refused(&set, wanted("Password", "secret")).contains("secret"));
+}
+
+#[test]
+fn parameters_that_nobody_declares_are_refused() {
+    let set = repository(&[
+        "
+name: A
+parameters: [{name: Path}, {name: Depth}]
+sources: [{query: SELECT 1 FROM scope()}]
+",
+        "
+name: B
+parameters: [{name: Hash}]
+sources: [{query: SELECT 1 FROM scope()}]
+",
+        "
+name: None
+sources: [{query: SELECT 1 FROM scope()}]
+",
+    ]);
+    for (artifact, name, text) in [
+        (
+            "A",
+            "Paht",
+            "A: no parameter Paht: did you mean Path; it has Depth, Path",
+        ),
+        (
+            "A",
+            "path",
+            "A: no parameter path: did you mean Path; it has Depth, Path",
+        ),
+        (
+            "A",
+            "Something",
+            "A: no parameter Something; it has Depth, Path",
+        ),
+        ("A", "", "A: no parameter ; it has Depth, Path"),
+        ("None", "x", "None: no parameter x; it has none"),
+        ("A", "ÄRGER", "A: no parameter ÄRGER; it has Depth, Path"),
+    ] {
+        let wanted = Wanted::new(artifact).with(name, "x");
+        assert_eq!(refused(&set, wanted), text);
+    }
+    let both = |name: &str| {
+        let artifacts = ["A", "None", "B"].map(|artifact| Wanted::new(artifact).with(name, "x"));
+        compile(&set, &wish(artifacts)).unwrap_err().to_string()
+    };
+    assert_eq!(
+        both("Hsah"),
+        "A, None, B: no parameter Hsah: did you mean Hash; they have Depth, Hash, Path"
+    );
+    let wanted = Wanted::new("A").with("Hash", "x");
+    let text = "A: no parameter Hash; it has Depth, Path";
+    assert_eq!(
+        compile(&set, &wish([Wanted::new("B"), wanted]))
+            .unwrap_err()
+            .to_string(),
+        text
+    );
+    let passed = one(&set, Wanted::new("A").with("NTFS_CACHE_TIME", "5"));
+    assert_eq!(
+        variables(&passed.request.vql_client_actions[0]),
+        [("Path", ""), ("Depth", ""), ("NTFS_CACHE_TIME", "5")]
+    );
 }
 
 #[test]
