@@ -101,7 +101,7 @@ impl Default for Config {
             listen: Vec::new(),
             base_path: "/".into(),
             server_name: nublar_wire::SERVER_NAME.into(),
-            max_poll: Duration::from_secs(60),
+            max_poll: Duration::from_secs(10),
             pad_every: Duration::from_secs(10),
             hold: Duration::from_secs(30),
             body_idle: Duration::from_secs(20),

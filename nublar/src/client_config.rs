@@ -4,6 +4,7 @@ use crate::secrets::Secrets;
 use anyhow::{Result, bail};
 use clap::Args;
 use std::fmt::Write;
+use std::time::Duration;
 
 /// What to put into an agent's configuration.
 #[derive(Debug, Clone, Default, Args)]
@@ -35,17 +36,24 @@ pub(crate) struct AgentOptions {
         default_value = r"$ProgramFiles\Velociraptor\velociraptor.writeback.yaml"
     )]
     pub(crate) writeback_windows: String,
-    /// Seconds that a poll may be held, and that an agent stays away after an outage
-    #[arg(long, value_name = "SECONDS", default_value_t = 10)]
-    pub(crate) max_poll: u32,
+    /// Seconds that a poll may be held, and that an agent stays away after an outage; those of the
+    /// frontends (`frontend.max_poll_s`) if left out
+    #[arg(long, value_name = "SECONDS")]
+    pub(crate) max_poll: Option<u32>,
     /// The organisation
     #[arg(long, value_name = "ORG", default_value = "")]
     pub(crate) org: String,
 }
 
 impl AgentOptions {
-    /// The YAML. Agents refuse a file with a key that they do not know.
-    pub(crate) fn yaml(&self, secrets: &Secrets, default_url: Option<&str>) -> Result<String> {
+    /// The YAML. Agents refuse a file with a key that they do not know. `held` is how long the
+    /// frontends hold a poll.
+    pub(crate) fn yaml(
+        &self,
+        secrets: &Secrets,
+        default_url: Option<&str>,
+        held: Duration,
+    ) -> Result<String> {
         let mut urls: Vec<&str> = self.urls.iter().map(String::as_str).collect();
         if urls.is_empty() {
             urls.extend(default_url);
@@ -90,13 +98,36 @@ impl AgentOptions {
             quoted(&self.writeback_windows)
         )?;
         yaml.push_str("  use_self_signed_ssl: true\n");
-        writeln!(yaml, "  max_poll: {}", self.max_poll)?;
-        writeln!(yaml, "  max_poll_std: {}", (self.max_poll / 2).max(1))?;
+        let max_poll = self.max_poll.unwrap_or_else(|| whole_seconds(held));
+        writeln!(yaml, "  max_poll: {max_poll}")?;
+        writeln!(yaml, "  max_poll_std: {}", (max_poll / 2).max(1))?;
         Ok(yaml)
     }
+}
+
+/// Rounded up: an agent must not give a poll up that is still held.
+fn whole_seconds(time: Duration) -> u32 {
+    let up = u64::from(time.subsec_nanos() > 0);
+    u32::try_from(time.as_secs() + up)
+        .unwrap_or(u32::MAX)
+        .max(1)
 }
 
 /// A YAML string in single quotes.
 fn quoted(text: &str) -> String {
     format!("'{}'", text.replace('\'', "''"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn agents_are_told_how_long_polls_are_held() {
+        assert_eq!(whole_seconds(Duration::from_secs(10)), 10);
+        assert_eq!(whole_seconds(Duration::from_millis(1_001)), 2);
+        assert_eq!(whole_seconds(Duration::ZERO), 1);
+        let usual = crate::config::Config::default().frontend.max_poll;
+        assert_eq!(whole_seconds(usual), 10);
+    }
 }

@@ -179,7 +179,7 @@ fn client_yaml(config: &Config, client: &AgentOptions) -> Result<String> {
     let secrets = Secrets::load(&config.secrets_path()?)?;
     let api = config.data.as_deref().and_then(compose::Api::read);
     let url = api.and_then(|api| api.agents.first().map(|url| reachable(url)));
-    client.yaml(&secrets, url.as_deref())
+    client.yaml(&secrets, url.as_deref(), config.frontend.max_poll)
 }
 
 /// A server that listens everywhere is reached by this machine's name in the examples.
