@@ -14,6 +14,7 @@ use client_config::AgentOptions;
 use compose::Roles;
 use config::Config;
 use secrets::Secrets;
+use std::io::IsTerminal;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -102,6 +103,7 @@ fn main() -> ExitCode {
     tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(std::io::stderr)
+        .with_ansi(colours())
         .init();
     match run(arguments.command) {
         Ok(code) => code,
@@ -110,6 +112,12 @@ fn main() -> ExitCode {
             ExitCode::FAILURE
         }
     }
+}
+
+/// Colours are for a terminal whose owner has not set NO_COLOR.
+fn colours() -> bool {
+    let unwanted = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
+    std::io::stderr().is_terminal() && !unwanted
 }
 
 #[tokio::main]
