@@ -32,6 +32,7 @@ mod packed;
 mod session;
 #[cfg(feature = "testing")]
 pub mod testing;
+mod websocket;
 
 pub use agent::{AgentKey, AgentSession, Answer};
 pub use enrol::{check_csr, is_client_id};
@@ -43,3 +44,4 @@ pub use message::{Kind, Message, Messages, messages};
 pub use outbound::{OutboundSession, SERVER_NAME};
 pub use packed::{Compression, Lists, Packed, Plaintext, message_list};
 pub use session::{Session, UnverifiedSession};
+pub use websocket::{Incoming, Side, SocketError, SocketReader, SocketWriter, accept_key};
