@@ -1,6 +1,7 @@
 //! Putting roles together: all of them in one process, or one alone.
 
 use crate::config::Config;
+use crate::readiness::Services;
 use crate::secrets::Secrets;
 use crate::setup;
 use anyhow::{Context, Result, bail};
@@ -19,7 +20,7 @@ use tokio_util::sync::CancellationToken;
 /// How long roles may take to end after they were told to.
 const DRAIN: Duration = Duration::from_secs(20);
 
-/// What `run` leaves in the data folder for the commands of people.
+/// What `run` and `gui` leave in the data folder for the commands of people.
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct Api {
     /// Where the API is.
@@ -139,8 +140,12 @@ impl Process {
         secrets: &Secrets,
         data: &Path,
     ) -> Result<()> {
+        let services = Services::new(config, storage);
         if roles == Roles::All {
-            setup::prepare(config, storage).await?;
+            services.prepared(config).await?;
+        } else {
+            services.log().await?;
+            self.watch(services, roles).await?;
         }
         if roles.has(Roles::Foreman) {
             let ports = nublar_foreman::Ports {
@@ -204,7 +209,43 @@ impl Process {
         if roles == Roles::All {
             api.write(data)?;
             greet(&api, data);
+        } else if roles.has(Roles::Gui) {
+            // A process for frontends on the same folder may have told where they are.
+            if let Some(left) = Api::read(data) {
+                api.agents = left.agents;
+            }
+            if let Err(error) = api.write(data) {
+                tracing::warn!(
+                    error = format!("{error:#}"),
+                    "commands need --server and --token-file"
+                );
+            }
         }
+        Ok(())
+    }
+
+    /// Says what is wrong with the index and the objects of a role alone. A foreman needs the
+    /// objects before anything else; the others do what they can without.
+    async fn watch(&mut self, services: Services, roles: Roles) -> Result<()> {
+        if roles == Roles::Foreman {
+            return services.objects().await;
+        }
+        let shutdown = self.shutdown.clone();
+        self.spawn(async move {
+            let answer = async {
+                if roles == Roles::Frontend {
+                    services.objects().await
+                } else {
+                    tokio::try_join!(services.index(), services.objects()).map(drop)
+                }
+            };
+            tokio::select! {
+                answer = answer => answer?,
+                () = shutdown.cancelled() => {}
+            }
+            shutdown.cancelled().await;
+            Ok(())
+        });
         Ok(())
     }
 

@@ -5,6 +5,7 @@ mod cli;
 mod client_config;
 mod compose;
 mod config;
+mod readiness;
 mod secrets;
 mod setup;
 

@@ -21,7 +21,8 @@ fn groups(topic: &str) -> Vec<String> {
     }
 }
 
-fn specs(partitions: u32) -> Vec<TopicSpec> {
+/// The topics.
+pub(crate) fn specs(partitions: u32) -> Vec<TopicSpec> {
     let spec = |topic: &topics::Topic| TopicSpec {
         name: topic.name.to_owned(),
         partitions: match topic.partitions {

@@ -24,6 +24,7 @@ use crate::log::{SegmentsConfig, SegmentsLog};
 use crate::objects::directory::DirectoryObjects;
 use crate::objects::s3::{S3Config, S3Objects};
 use crate::{Index, Log, Objects};
+use opensearch::http::Url;
 use serde::Deserialize;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -177,6 +178,16 @@ pub enum StorageError {
     /// The index's answer.
     #[error(transparent)]
     Index(#[from] crate::index::IndexError),
+    /// An address that can be none.
+    #[error("{key} = {address:?}: {expected}")]
+    Address {
+        /// The key in the configuration.
+        key: &'static str,
+        /// As it is configured.
+        address: String,
+        /// What it should be.
+        expected: &'static str,
+    },
     /// A file that the configuration names.
     #[error("{key} = {path:?}: {error}")]
     File {
@@ -197,9 +208,35 @@ impl StorageConfig {
             && self.objects != ObjectsConfig::Embedded
     }
 
+    /// Refuses addresses that nothing can ever answer at.
+    fn check_addresses(&self) -> Result<(), StorageError> {
+        if let LogConfig::Kafka(settings) = &self.log
+            && !settings.brokers.split(',').all(is_broker)
+        {
+            return Err(StorageError::Address {
+                key: "storage.log.brokers",
+                address: settings.brokers.clone(),
+                expected: "give host:port, and several separated by commas",
+            });
+        }
+        if let IndexConfig::OpenSearch(settings) = &self.index {
+            check_url("storage.index.url", &settings.url)?;
+        }
+        if let ObjectsConfig::S3(settings) = &self.objects
+            && let Some(endpoint) = &settings.endpoint
+        {
+            check_url("storage.objects.endpoint", endpoint)?;
+        }
+        Ok(())
+    }
+
     /// Opens the three. What is embedded lives below `data`; what is reached over a network is
     /// not talked to yet.
+    ///
+    /// # Errors
+    /// A configuration that cannot be right; what is embedded and cannot be opened.
     pub fn open(&self, data: &Path) -> Result<Storage, StorageError> {
+        self.check_addresses()?;
         let log: Arc<dyn Log> = match &self.log {
             LogConfig::Embedded => {
                 Arc::new(SegmentsLog::open(SegmentsConfig::new(data.join("log")))?)
@@ -259,6 +296,34 @@ impl StorageConfig {
     }
 }
 
+/// `host`, `host:port` or either behind `protocol://`.
+fn is_broker(text: &str) -> bool {
+    let text = text.trim();
+    let address = text.split_once("://").map_or(text, |(_, address)| address);
+    let (host, port) = address.rsplit_once(':').unwrap_or((address, "9092"));
+    let plain = !host.is_empty() && !host.contains(['/', ' ', '@']);
+    plain && port.parse::<u16>().is_ok_and(|port| port > 0)
+}
+
+fn check_url(key: &'static str, text: &str) -> Result<(), StorageError> {
+    let url = Url::parse(text).ok();
+    let fits = |url: &Url| matches!(url.scheme(), "http" | "https") && url.has_host();
+    if url.as_ref().is_some_and(fits) {
+        return Ok(());
+    }
+    Err(StorageError::Address {
+        key,
+        address: url.map_or_else(|| text.to_owned(), without_password),
+        expected: "give http://host:port or https://host:port",
+    })
+}
+
+fn without_password(mut url: Url) -> String {
+    // Fails where a URL can have none.
+    let _ = url.set_password(None);
+    url.to_string()
+}
+
 fn optional(key: &'static str, path: Option<&PathBuf>) -> Result<Option<String>, StorageError> {
     path.map(|path| read(key, path)).transpose()
 }
@@ -295,6 +360,46 @@ mod tests {
         assert!(error.to_string().contains("brooker"), "{error}");
         let error = storage(r#"{"log":{"kind":"carrier-pigeon"}}"#).unwrap_err();
         assert!(error.to_string().contains("carrier-pigeon"), "{error}");
+    }
+
+    #[test]
+    fn an_address_that_can_be_none_is_named() {
+        let dir = tempfile::tempdir().unwrap();
+        let brokers =
+            |brokers: &str| format!(r#"{{"log":{{"kind":"kafka","brokers":"{brokers}"}}}}"#);
+        let index = |url: &str| format!(r#"{{"index":{{"kind":"opensearch","url":"{url}"}}}}"#);
+        let endpoint = |endpoint: &str| {
+            format!(
+                r#"{{"objects":{{"kind":"s3","bucket":"b","keys_file":"k","endpoint":"{endpoint}"}}}}"#
+            )
+        };
+        for (config, named) in [
+            (brokers(""), "storage.log.brokers"),
+            (brokers("a:1,"), "storage.log.brokers"),
+            (brokers("a:port"), "storage.log.brokers"),
+            (brokers("a:70000"), "storage.log.brokers"),
+            (index("search:9200"), "storage.index.url"),
+            (index("not an address"), "storage.index.url"),
+            (index("ftp://search"), "storage.index.url"),
+            (endpoint("objects"), "storage.objects.endpoint"),
+            (endpoint("http://"), "storage.objects.endpoint"),
+        ] {
+            let error = storage(&config).unwrap().open(dir.path()).err().unwrap();
+            assert!(error.to_string().starts_with(named), "{config}: {error}");
+        }
+        for good in [
+            brokers("a:1, b:2"),
+            brokers("a"),
+            brokers("SSL://a:1"),
+            brokers("[::1]:9092"),
+            index("https://search:9200"),
+            endpoint("http://127.0.0.1:7070"),
+        ] {
+            storage(&good).unwrap().check_addresses().unwrap();
+        }
+        let secret = index("ftp://user:secret@search");
+        let error = storage(&secret).unwrap().open(dir.path()).err().unwrap();
+        assert!(!error.to_string().contains("secret"), "{error}");
     }
 
     #[test]

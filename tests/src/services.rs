@@ -37,6 +37,14 @@ impl Services {
             .unwrap_or_else(|| panic!("services.env has no {name}"))
     }
 
+    /// Where a service is, as `host:port`: `KAFKA`, `OPENSEARCH` or `S3`.
+    pub fn address(&self, name: &str) -> String {
+        let url = self.get(name);
+        url.split_once("://")
+            .map_or(url, |(_, address)| address)
+            .to_owned()
+    }
+
     /// Lines of a configuration that keep everything there, apart from all other tests. Writes the
     /// keys of the object store to `keys_file`.
     pub fn storage(&self, keys_file: &Path) -> String {

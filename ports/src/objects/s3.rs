@@ -14,13 +14,13 @@ use async_trait::async_trait;
 use aws_sdk_s3::config::retry::RetryConfig;
 use aws_sdk_s3::config::timeout::TimeoutConfig;
 use aws_sdk_s3::config::{BehaviorVersion, Credentials, Region};
-use aws_sdk_s3::error::{DisplayErrorContext, ProvideErrorMetadata, SdkError};
+use aws_sdk_s3::error::{ProvideErrorMetadata, SdkError};
 use aws_sdk_s3::primitives::ByteStream;
 use aws_sdk_s3::types::{BucketLocationConstraint, CreateBucketConfiguration};
 use aws_sdk_s3::{Client, Config};
 use bytes::Bytes;
 use std::error::Error;
-use std::fmt;
+use std::fmt::{self, Write};
 use std::ops::Range;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -124,13 +124,13 @@ impl S3Objects {
         if matches!(error, SdkError::ConstructionFailure(_)) {
             return ObjectsError::Refused(format!(
                 "{place}: {}, check the configuration",
-                DisplayErrorContext(error)
+                chain(&error)
             ));
         }
         let Some(status) = status else {
             return ObjectsError::Unavailable(format!(
                 "{place} cannot be reached: {}",
-                DisplayErrorContext(error)
+                chain(&error)
             ));
         };
         let message = match error.message() {
@@ -215,6 +215,20 @@ fn status_of<E>(error: &SdkError<E>) -> Option<u16> {
         .map(|response| response.status().as_u16())
 }
 
+/// An error and what is behind it, without the types.
+fn chain(error: &dyn Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        let said = cause.to_string();
+        if !text.contains(&said) {
+            let _ = write!(text, ": {said}");
+        }
+        source = cause.source();
+    }
+    text
+}
+
 #[async_trait]
 impl Objects for S3Objects {
     async fn prepare(&self) -> Result<(), ObjectsError> {
@@ -286,7 +300,7 @@ impl Objects for S3Objects {
         let whole = answer.content_range.is_none();
         let body = answer.body.collect().await;
         let body = body.map_err(|error| {
-            ObjectsError::Unavailable(format!("{}: {}", self.place(), DisplayErrorContext(error)))
+            ObjectsError::Unavailable(format!("{}: {}", self.place(), chain(&error)))
         })?;
         let bytes = body.into_bytes();
         match range {

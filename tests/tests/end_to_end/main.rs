@@ -11,3 +11,4 @@ mod keys;
 mod orders;
 mod real_services;
 mod refusals;
+mod services_late;

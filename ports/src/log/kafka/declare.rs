@@ -24,8 +24,9 @@ const SHORTEST: Duration = Duration::from_secs(60);
 /// See [`Log::declare`](super::Log::declare).
 pub(super) async fn declare(inner: &Arc<Inner>, topics: &[TopicSpec]) -> Result<(), LogError> {
     topics.iter().try_for_each(check_names)?;
-    let admin = Admin::new(inner)?;
     let (missing, present) = compare(inner, topics).await?;
+    // Only now: every client says for itself that nobody answers.
+    let admin = Admin::new(inner)?;
     if !missing.is_empty() {
         admin.create(&missing).await?;
         wait_until_spread(inner, &missing).await?;

@@ -82,6 +82,8 @@ impl Health {
 impl ClientContext for Health {
     fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
         match level {
+            // What failed says so to whoever asked, with this reason.
+            _ if facility == "FAIL" => tracing::debug!(facility, "kafka client: {message}"),
             RDKafkaLogLevel::Emerg | RDKafkaLogLevel::Alert | RDKafkaLogLevel::Critical => {
                 tracing::error!(facility, "kafka client: {message}");
             }
