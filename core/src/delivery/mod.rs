@@ -22,6 +22,8 @@ pub struct DeliveryConfig {
     pub coalesce: u64,
     /// How long it waits for grants that were claimed.
     pub wait_for_grants: u64,
+    /// How long it waits for what an equal request was given.
+    pub wait_for_given: u64,
     /// How long an offer is kept; it is made again at a check-in.
     pub keep_offers: u64,
     /// How long a question or a cancel is kept for an agent that does not poll.
@@ -41,6 +43,7 @@ impl DeliveryConfig {
             frontend,
             coalesce: 6,
             wait_for_grants: 150,
+            wait_for_given: 2_000,
             keep_offers: 30 * 60_000,
             keep_errands: 60_000,
             keep_delivered: 60 * 60_000,
@@ -407,6 +410,7 @@ impl Delivery {
         }
         held.given
             .retain(|given| given.flow != flow || given.attempt >= attempt);
+        held.forget_questions(flow);
         let until = now + self.config.keep_offers;
         held.offers
             .insert(flow.to_owned(), HeldOffer { attempt, until });
@@ -591,7 +595,26 @@ impl Given {
     }
 }
 
+impl Held {
+    /// A new attempt is offered: what is left of questions about older ones has been answered at
+    /// another frontend, and would only end a poll that is to bring something.
+    fn forget_questions(&mut self, flow: &str) {
+        let wanted = |item: &mut Item| {
+            let Item::Ask(pairs) = item else { return true };
+            pairs.retain(|pair| pair.flow_id != flow);
+            !pairs.is_empty()
+        };
+        self.errands.retain_mut(|(_, item)| wanted(item));
+        self.last_errands.1.retain_mut(wanted);
+    }
+}
+
 impl HeldPoll {
+    /// Whether it waits for what its request was given before: an answer without that loses it.
+    fn waits_for_given(&self) -> bool {
+        !self.claimed.is_disjoint(&self.reclaimed)
+    }
+
     /// Claims what an equal request was given, once.
     fn claim_again(&mut self, client: &ClientKey, given: &Given) -> Option<Act> {
         let is_here = |item: &Item| matches!(item, Item::Task { flow, .. } if *flow == given.flow);
@@ -616,6 +639,8 @@ impl HeldPoll {
 fn answer_at(config: &DeliveryConfig, poll: &HeldPoll) -> Option<u64> {
     let wait = if poll.claimed.is_empty() {
         config.coalesce
+    } else if poll.waits_for_given() {
+        config.wait_for_given
     } else {
         config.wait_for_grants
     };

@@ -374,3 +374,47 @@ fn a_request_that_another_frontend_was_granted_is_claimed_once_when_it_is_repeat
     m.task(&offer("F.a", 2), 2);
     assert_eq!(claims(&m.open(&client(), repeat(1, 7), 3)), [("F.a", 2, 1)]);
 }
+
+#[test]
+fn an_old_question_does_not_answer_a_repeat_in_the_place_of_its_task() {
+    let mut m = machine();
+    m.open(&client(), poll(1), 0);
+    m.close(&client(), 1, 10);
+    // Another frontend brings the question about F.a; the answer makes a new attempt, which that
+    // frontend is granted. The agent sees nothing of it and repeats the request here.
+    m.task(&ask("F.a"), 20);
+    m.task(&ask("F.b"), 21);
+    m.task(&offer("F.a", 1), 30);
+    m.task(&grant_again("F.a", "fe-2", 7, 7), 31);
+    let acts = m.open(&client(), repeat(2, 7), 40);
+    assert_eq!(claims(&acts), [("F.a", 1, 2)]);
+    // The question about F.b is still one, but an answer without F.a would lose F.a.
+    assert!(answers(&m.on_time(40 + 1_999)).is_empty());
+    m.task(&grant_again("F.a", "fe-1", 2, 7), 2_040);
+    let items = answers(&m.on_time(2_050));
+    assert!(
+        matches!(&items[0], Item::Task { flow, .. } if flow == "F.a"),
+        "{items:?}"
+    );
+    assert!(matches!(&items[1], Item::Ask(pairs) if pairs.len() == 1 && pairs[0].flow_id == "F.b"));
+
+    // Where no grant comes, for the flow lives, the question is not kept for ever.
+    m.task(&offer("F.c", 1), 3_000);
+    m.task(&grant_again("F.c", "fe-2", 8, 8), 3_001);
+    m.task(&ask("F.d"), 3_002);
+    m.open(&client(), repeat(3, 8), 3_010);
+    assert_eq!(answers(&m.on_time(3_010 + 2_000)).len(), 1);
+}
+
+#[test]
+fn a_new_attempt_makes_questions_about_the_older_ones_void() {
+    let mut m = machine();
+    m.task(&ask("F.a"), 0);
+    m.task(&offer("F.a", 2), 1);
+    m.task(&grant("F.a", 2, "fe-2", 9), 2);
+    m.open(&client(), poll(1), 3);
+    assert!(answers(&m.on_time(10_000)).is_empty());
+    // The next question is about the new attempt.
+    m.task(&ask("F.a"), 10_001);
+    assert_eq!(answers(&m.on_time(10_100)).len(), 1);
+}
