@@ -56,6 +56,9 @@ pub struct Config {
     /// Time between two pads of a held poll.
     #[serde(rename = "pad_every_s", with = "seconds")]
     pub pad_every: Duration,
+    /// Time between two pings of a WebSocket; one that is silent for a tenth longer is gone.
+    #[serde(rename = "ping_every_s", with = "seconds")]
+    pub ping_every: Duration,
     /// How long a POST waits for room, for the registry or for the log before it gets a 503.
     #[serde(rename = "hold_s", with = "seconds")]
     pub hold: Duration,
@@ -103,6 +106,7 @@ impl Default for Config {
             server_name: nublar_wire::SERVER_NAME.into(),
             max_poll: Duration::from_secs(10),
             pad_every: Duration::from_secs(10),
+            ping_every: Duration::from_secs(60),
             hold: Duration::from_secs(30),
             body_idle: Duration::from_secs(20),
             body_total: Duration::from_secs(300),

@@ -13,7 +13,7 @@ use nublar_core::ids::ClientKey;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
-use tokio::sync::watch;
+use tokio::sync::{OwnedSemaphorePermit, watch};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
@@ -37,6 +37,8 @@ pub(crate) struct Front {
 pub(crate) struct Connection {
     pub(crate) peer: SocketAddr,
     handed: Mutex<Vec<Handed>>,
+    /// Given back when nobody uses the connection any more.
+    _place: Place,
 }
 
 /// What lies in the buffers of a living connection for longer than this has arrived.
@@ -51,11 +53,49 @@ pub(crate) struct Handed {
     pub(crate) items: Vec<Item>,
 }
 
+/// One of the connections that there may be.
+pub(crate) struct Place {
+    metrics: Arc<Metrics>,
+    _permit: Option<OwnedSemaphorePermit>,
+}
+
+impl Place {
+    pub(crate) fn new(metrics: Arc<Metrics>, permit: Option<OwnedSemaphorePermit>) -> Self {
+        metrics.connections.inc();
+        Self {
+            metrics,
+            _permit: permit,
+        }
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.metrics.connections.add(-1);
+    }
+}
+
+impl Front {
+    /// The connection broke: what was written to it last may or may not have arrived.
+    pub(crate) fn in_doubt(&self, connection: &Connection) {
+        for handed in connection.broke() {
+            self.deliveries.failed(
+                &handed.client,
+                handed.poll,
+                handed.generation,
+                handed.items,
+                true,
+            );
+        }
+    }
+}
+
 impl Connection {
-    pub(crate) fn new(peer: SocketAddr) -> Self {
+    pub(crate) fn new(peer: SocketAddr, place: Place) -> Self {
         Self {
             peer,
             handed: Mutex::default(),
+            _place: place,
         }
     }
 

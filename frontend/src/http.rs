@@ -1,30 +1,28 @@
 //! What agents may ask for, and the way of a POST.
 
 use crate::admission::Lane;
-use crate::authenticate;
 use crate::body::{self, AnswerBody, BodyError};
 use crate::clock::now_us;
 use crate::dead_letters::dead_letter;
 use crate::front::{Connection, Front};
 use crate::poll;
+use crate::posts::{self, Post};
 use crate::refusal::Refusal;
+use crate::socket;
 use bytes::Bytes;
-use http::header::{CONTENT_LENGTH, CONTENT_TYPE, HeaderValue};
-use http::{Method, Request, Response, StatusCode};
+use http::header::{
+    CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, HeaderValue, SEC_WEBSOCKET_ACCEPT, SEC_WEBSOCKET_KEY,
+    SEC_WEBSOCKET_VERSION, UPGRADE,
+};
+use http::{HeaderMap, Method, Request, Response, StatusCode};
 use hyper::body::Incoming;
 use nublar_schemas::records::Header;
+use nublar_wire::accept_key;
 use std::sync::Arc;
 use tokio::time::{Instant, timeout_at};
 
 /// Whatever is larger is not urgent: the reserve is no way around the budget.
 const URGENT: usize = 1 << 20;
-
-/// Which of the two POSTs it is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Post {
-    Control,
-    Reader,
-}
 
 /// Answers one request.
 pub(crate) async fn serve(
@@ -36,6 +34,7 @@ pub(crate) async fn serve(
         .uri()
         .path()
         .strip_prefix(front.config.base_path.as_str());
+    let sockets = is_socket(request.headers());
     let post = match (request.method(), path) {
         (&Method::GET, Some("server.pem")) => {
             return with_type(front.certificate.clone().into(), "application/x-pem-file");
@@ -43,6 +42,12 @@ pub(crate) async fn serve(
         (&Method::GET, Some("healthz")) => return healthz(&front),
         (&Method::POST, Some("control" | "send_messages")) => Post::Control,
         (&Method::POST, Some("reader" | "receive_messages")) => Post::Reader,
+        (&Method::GET, Some("control" | "send_messages")) if sockets => {
+            return upgrade(front, connection, Post::Control, request);
+        }
+        (&Method::GET, Some("reader" | "receive_messages")) if sockets => {
+            return upgrade(front, connection, Post::Reader, request);
+        }
         _ => {
             front.metrics.not_found.inc();
             return text(StatusCode::NOT_FOUND, "not found\n");
@@ -56,6 +61,45 @@ pub(crate) async fn serve(
             text(status, words)
         }
     }
+}
+
+/// Whether a request wants to become a WebSocket.
+fn is_socket(headers: &HeaderMap) -> bool {
+    headers
+        .get(UPGRADE)
+        .is_some_and(|value| value.as_bytes().eq_ignore_ascii_case(b"websocket"))
+}
+
+/// Agrees, and serves the socket once the answer is out.
+fn upgrade(
+    front: Arc<Front>,
+    connection: Arc<Connection>,
+    post: Post,
+    mut request: Request<Incoming>,
+) -> Response<AnswerBody> {
+    let headers = request.headers();
+    let version = headers.get(SEC_WEBSOCKET_VERSION);
+    let accept = headers
+        .get(SEC_WEBSOCKET_KEY)
+        .filter(|_| version.is_some_and(|version| version == "13"))
+        .and_then(|key| HeaderValue::from_str(&accept_key(key.to_str().ok()?)).ok());
+    let Some(accept) = accept else {
+        let words = "a websocket of version 13 with a key is needed\n";
+        return text(StatusCode::BAD_REQUEST, words);
+    };
+    let upgrade = hyper::upgrade::on(&mut request);
+    front.deliveries.tracker().clone().spawn(async move {
+        if let Ok(upgraded) = upgrade.await {
+            socket::serve(front, connection, post, upgraded).await;
+        }
+    });
+    let mut response = Response::new(AnswerBody::Full(None));
+    *response.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
+    let headers = response.headers_mut();
+    headers.insert(UPGRADE, HeaderValue::from_static("websocket"));
+    headers.insert(CONNECTION, HeaderValue::from_static("Upgrade"));
+    headers.insert(SEC_WEBSOCKET_ACCEPT, accept);
+    response
 }
 
 fn healthz(front: &Front) -> Response<AnswerBody> {
@@ -129,39 +173,17 @@ async fn take(
     };
     front.metrics.body_bytes.add(body.len() as i64);
 
-    let until = Instant::now() + front.config.hold;
-    let length = body.len();
-    let envelope = authenticate::envelope(body)?;
-    let packet_iv = *envelope.packet_iv();
-    let (agent, packed) = front.authenticator.check(envelope, until).await?;
-    if post == Post::Reader {
-        connection.came_back(agent.client());
-    }
-    // To its end, also when the agent leaves meanwhile: rows that are stored without the sign of
-    // life behind them could let their flow be sent again.
-    let storing = {
-        let (front, agent) = (front.clone(), agent.clone());
-        front.deliveries.tracker().clone().spawn(async move {
-            let stored = front.store.store(&agent, packed, length).await;
-            drop(room);
-            stored
-        })
-    };
-    let check_in = storing
-        .await
-        .map_err(|error| Refusal::Log(error.to_string()))??;
+    let taken = posts::take(front, connection, post, body, room).await?;
     match post {
         Post::Reader => {
-            let address = connection.peer.ip().to_string();
-            let version = check_in.unwrap_or(0);
-            let held = front.deliveries.open(&agent, packet_iv, version, address);
-            Ok(poll::answer(front, connection, agent, held).await)
+            let (held, courier) = taken.poll(front, connection);
+            Ok(poll::answer(courier, held).await)
         }
         Post::Control => {
             let until = Instant::now() + front.config.hold;
             let nothing = front
                 .authenticator
-                .seal(&agent, &[], now_us(), until)
+                .seal(&taken.agent, &[], now_us(), until)
                 .await?;
             Ok(with_type(nothing.into(), "application/octet-stream"))
         }

@@ -5,9 +5,9 @@
 //! nothing, and depends on the log alone (and, for messages beyond the log's limit, on objects).
 //!
 //! ```text
-//! listen → http → admission → authenticate → store (route, cut) → the log → 200
-//!                                  │                │ reader
-//!                               registry         deliver ⇄ tasks, scheduling → poll → agent
+//! listen → http, socket → admission → posts: authenticate → store (route, cut) → the log → 200
+//!                                              │               │ reader
+//!                                           registry        deliver ⇄ tasks, scheduling → poll → agent
 //! ```
 
 mod admission;
@@ -27,12 +27,14 @@ mod http;
 mod listen;
 mod metrics;
 mod poll;
+mod posts;
 mod pressure;
 mod refusal;
 mod registry;
 mod requests;
 mod route;
 mod scheduling;
+mod socket;
 mod store;
 mod tasks;
 mod watched;

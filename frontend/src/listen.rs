@@ -2,7 +2,7 @@
 
 use crate::config::{Listen, TlsMaterial};
 use crate::error::FrontendError;
-use crate::front::{Connection, Front};
+use crate::front::{Connection, Front, Place};
 use crate::http::serve;
 use crate::watched::Watched;
 use hyper::service::service_fn;
@@ -112,28 +112,26 @@ pub(crate) async fn accept(
             }
         };
         let (front, tls, tasks) = (front.clone(), tls.clone(), tracker.clone());
-        tracker.spawn(async move {
-            let _permit = permit;
-            front.metrics.connections.inc();
-            greet(stream, peer, tls, &front, tasks).await;
-            front.metrics.connections.add(-1);
-        });
+        let place = Place::new(front.metrics.clone(), permit.ok());
+        tracker.spawn(async move { greet(stream, peer, place, tls, &front, tasks).await });
     }
 }
 
 async fn greet(
     stream: TcpStream,
     peer: SocketAddr,
+    place: Place,
     tls: Option<TlsAcceptor>,
     front: &Arc<Front>,
     tasks: TaskTracker,
 ) {
     let _ = stream.set_nodelay(true);
+    let connection = Connection::new(peer, place);
     let Some(tls) = tls else {
-        return converse(stream, peer, front, tasks).await;
+        return converse(stream, connection, front, tasks).await;
     };
     match timeout(HANDSHAKE, tls.accept(stream)).await {
-        Ok(Ok(stream)) => converse(stream, peer, front, tasks).await,
+        Ok(Ok(stream)) => converse(stream, connection, front, tasks).await,
         Ok(Err(error)) => {
             front.metrics.tls_failed.inc();
             tracing::info!(%peer, %error, "tls handshake failed");
@@ -156,11 +154,11 @@ where
     }
 }
 
-async fn converse<S>(stream: S, peer: SocketAddr, front: &Arc<Front>, tasks: TaskTracker)
+async fn converse<S>(stream: S, connection: Connection, front: &Arc<Front>, tasks: TaskTracker)
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
-    let connection = Arc::new(Connection::new(peer));
+    let connection = Arc::new(connection);
     let mut builder = Builder::new(Tracked(tasks));
     builder
         .http1()
@@ -178,7 +176,7 @@ where
         async move { Ok::<_, Infallible>(serve(front, connection, request).await) }
     });
     let (stream, failed) = Watched::new(stream);
-    let serving = builder.serve_connection(TokioIo::new(stream), service);
+    let serving = builder.serve_connection_with_upgrades(TokioIo::new(stream), service);
     let mut serving = std::pin::pin!(serving);
     let mut closing = std::pin::pin!(front.closing.cancelled());
     let mut asked = false;
@@ -192,17 +190,7 @@ where
         }
     };
     if result.is_err() || failed.load(Ordering::Relaxed) {
-        tracing::debug!(%peer, ?result, "connection broke");
-        // What was written last may or may not have arrived.
-        for handed in connection.broke() {
-            let deliveries = &front.deliveries;
-            deliveries.failed(
-                &handed.client,
-                handed.poll,
-                handed.generation,
-                handed.items,
-                true,
-            );
-        }
+        tracing::debug!(peer = %connection.peer, ?result, "connection broke");
+        front.in_doubt(&connection);
     }
 }

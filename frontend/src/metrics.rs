@@ -69,6 +69,7 @@ macro_rules! metrics {
 
 metrics! {
     connections, "gauge", "connections", "connections", "connections that are open";
+    sockets, "gauge", "sockets", "connections", "websockets that are open";
     tls_failed, "counter", "tls_failed_total", "handshakes", "tls handshakes that failed";
     posts, "counter", "posts_total", "requests", "control posts that came";
     polls, "counter", "polls_total", "requests", "reader posts that came";

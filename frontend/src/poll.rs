@@ -12,7 +12,7 @@ use crate::front::{Connection, Front, Handed};
 use bytes::Bytes;
 use futures::future::join_all;
 use http::Response;
-use nublar_core::delivery::Item;
+use nublar_core::delivery::{Item, PacketIv};
 use nublar_core::ids::ClientKey;
 use nublar_wire::pad;
 use std::sync::Arc;
@@ -68,12 +68,8 @@ impl Drop for Outgoing {
 }
 
 /// Holds the poll and answers it.
-pub(crate) async fn answer(
-    front: &Arc<Front>,
-    connection: &Arc<Connection>,
-    agent: Agent,
-    mut held: Held,
-) -> Response<AnswerBody> {
+pub(crate) async fn answer(courier: Courier, mut held: Held) -> Response<AnswerBody> {
+    let front = &courier.front;
     let now = Instant::now();
     let until = now + hold(front.config.max_poll);
     let first_pad = now + front.config.pad_every;
@@ -83,14 +79,12 @@ pub(crate) async fn answer(
         () = front.closing.cancelled() => Some(End::Superseded),
     };
     let poll = Padding {
-        front: front.clone(),
-        connection: connection.clone(),
-        agent,
+        courier,
         held,
         until,
     };
     match end {
-        Some(End::Items(items)) => match poll.bring(items).await {
+        Some(End::Items(items)) => match poll.courier.bring(&poll.held, items).await {
             Some(brought) => Response::new(AnswerBody::Brought(Some(brought))),
             None => Response::new(AnswerBody::Full(None)),
         },
@@ -115,11 +109,18 @@ fn hold(max_poll: Duration) -> Duration {
 
 /// A poll whose header is sent.
 struct Padding {
-    front: Arc<Front>,
-    connection: Arc<Connection>,
-    agent: Agent,
+    courier: Courier,
     held: Held,
     until: Instant,
+}
+
+/// Opens an agent's poll, and brings it what it is due.
+pub(crate) struct Courier {
+    pub(crate) front: Arc<Front>,
+    pub(crate) connection: Arc<Connection>,
+    pub(crate) agent: Agent,
+    pub(crate) packet_iv: PacketIv,
+    pub(crate) table_version: i64,
 }
 
 enum Stage {
@@ -134,8 +135,8 @@ async fn next(stage: Stage) -> Option<(Bytes, Stage)> {
         Stage::Wait(poll) => poll,
         Stage::Done => return None,
     };
-    let next_pad = Instant::now() + poll.front.config.pad_every;
-    let closing = poll.front.closing.clone();
+    let next_pad = Instant::now() + poll.courier.front.config.pad_every;
+    let closing = poll.courier.front.closing.clone();
     let end = tokio::select! {
         end = poll.held.end() => end,
         () = sleep_until(next_pad) => return Some((pad(), Stage::Wait(poll))),
@@ -143,16 +144,24 @@ async fn next(stage: Stage) -> Option<(Bytes, Stage)> {
         () = closing.cancelled() => return None,
     };
     let End::Items(items) = end else { return None };
-    let (bytes, outgoing) = poll.bring(items).await?;
+    let (bytes, outgoing) = poll.courier.bring(&poll.held, items).await?;
     outgoing.hand_over();
     Some((bytes, Stage::Done))
 }
 
-impl Padding {
+impl Courier {
+    /// Opens the poll.
+    pub(crate) fn open(&self) -> Held {
+        let address = self.connection.peer.ip().to_string();
+        self.front
+            .deliveries
+            .open(&self.agent, self.packet_iv, self.table_version, address)
+    }
+
     /// Makes the answer. Tasks whose request can not be read are left out and offered again later;
     /// none if nothing is left.
-    async fn bring(&self, items: Vec<Item>) -> Option<(Bytes, Outgoing)> {
-        let mut outgoing = self.outgoing(items);
+    pub(crate) async fn bring(&self, held: &Held, items: Vec<Item>) -> Option<(Bytes, Outgoing)> {
+        let mut outgoing = self.outgoing(held, items);
         let at_us = now_us();
         let messages = join_all(outgoing.items.iter().map(|item| self.message(item, at_us))).await;
         let (mut here, mut missing) = (Vec::new(), Vec::new());
@@ -170,7 +179,7 @@ impl Padding {
             }
         }
         outgoing.items = here;
-        self.later(missing);
+        self.later(held, missing);
         if bodies.is_empty() {
             return None;
         }
@@ -183,19 +192,19 @@ impl Padding {
         {
             Ok(bytes) => Some((bytes, outgoing)),
             Err(error) => {
-                tracing::error!(client = %self.held.client(), %error, "an answer can not be sealed");
+                tracing::error!(client = %held.client(), %error, "an answer can not be sealed");
                 None
             }
         }
     }
 
-    fn outgoing(&self, items: Vec<Item>) -> Outgoing {
+    fn outgoing(&self, held: &Held, items: Vec<Item>) -> Outgoing {
         Outgoing {
             front: self.front.clone(),
             connection: self.connection.clone(),
-            client: self.held.client().clone(),
-            generation: self.held.generation(),
-            poll: self.held.number(),
+            client: held.client().clone(),
+            generation: held.generation(),
+            poll: held.number(),
             items,
         }
     }
@@ -211,22 +220,23 @@ impl Padding {
                 ..
             } => (flow, request, *urgent),
         };
-        let org = self.held.client().org.as_str();
+        let client = self.agent.client();
+        let org = client.org.as_str();
         let error = match timeout(REQUEST, self.front.requests.get(request)).await {
             Ok(Ok(body)) => return Some(answer::task(flow, org, urgent, at_us, &body)),
             Ok(Err(error)) => error.to_string(),
             Err(_) => "the log did not answer in time".to_owned(),
         };
         self.front.metrics.requests_missing.inc();
-        tracing::error!(client = %self.held.client(), flow, error, "a request can not be read");
+        tracing::error!(%client, flow, error, "a request can not be read");
         None
     }
 
-    fn later(&self, missing: Vec<Item>) {
+    fn later(&self, held: &Held, missing: Vec<Item>) {
         if missing.is_empty() {
             return;
         }
-        let outgoing = self.outgoing(missing);
+        let outgoing = self.outgoing(held, missing);
         let closing = self.front.closing.clone();
         self.front.deliveries.tracker().spawn(async move {
             tokio::select! {

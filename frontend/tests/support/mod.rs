@@ -6,6 +6,7 @@
 pub(crate) mod agent;
 pub(crate) mod faulty;
 pub(crate) mod foreman;
+pub(crate) mod socket;
 
 use faulty::FaultyLog;
 use nublar_core::ids::{ClientKey, OrgId};

@@ -1,0 +1,78 @@
+//! The way of an agent's body, however it came: checked, cut and stored.
+
+use crate::admission::Room;
+use crate::authenticate::{self, Agent};
+use crate::deliver::Held;
+use crate::front::{Connection, Front};
+use crate::poll::Courier;
+use crate::refusal::Refusal;
+use bytes::Bytes;
+use nublar_core::delivery::PacketIv;
+use std::sync::Arc;
+use tokio::time::Instant;
+
+/// Which of the two it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Post {
+    /// What an agent sends.
+    Control,
+    /// An agent asks what it is to do.
+    Reader,
+}
+
+/// A body that is stored.
+pub(crate) struct Taken {
+    pub(crate) agent: Agent,
+    packet_iv: PacketIv,
+    table_version: i64,
+}
+
+impl Taken {
+    /// Opens the poll that the body was.
+    pub(crate) fn poll(self, front: &Arc<Front>, connection: &Arc<Connection>) -> (Held, Courier) {
+        let courier = Courier {
+            front: front.clone(),
+            connection: connection.clone(),
+            agent: self.agent,
+            packet_iv: self.packet_iv,
+            table_version: self.table_version,
+        };
+        (courier.open(), courier)
+    }
+}
+
+/// Returns when everything in the body is durable.
+pub(crate) async fn take(
+    front: &Arc<Front>,
+    connection: &Connection,
+    post: Post,
+    body: Bytes,
+    room: Room,
+) -> Result<Taken, Refusal> {
+    let until = Instant::now() + front.config.hold;
+    let length = body.len();
+    let envelope = authenticate::envelope(body)?;
+    let packet_iv = *envelope.packet_iv();
+    let (agent, packed) = front.authenticator.check(envelope, until).await?;
+    if post == Post::Reader {
+        connection.came_back(agent.client());
+    }
+    // To its end, also when the agent leaves meanwhile: what is half stored is harmless, but more
+    // work than what is stored.
+    let storing = {
+        let (front, agent) = (front.clone(), agent.clone());
+        front.deliveries.tracker().clone().spawn(async move {
+            let stored = front.store.store(&agent, packed, length).await;
+            drop(room);
+            stored
+        })
+    };
+    let check_in = storing
+        .await
+        .map_err(|error| Refusal::Log(error.to_string()))??;
+    Ok(Taken {
+        agent,
+        packet_iv,
+        table_version: check_in.unwrap_or(0),
+    })
+}
