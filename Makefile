@@ -64,12 +64,15 @@ bench: packages-test
 	@cargo build --release -p nublar-wire --example figures
 	cargo build --release -p nublar-frontend --example cost
 	cargo build --release -p nublar-ports --example log_bench --example index_bench --example kafka_bench
+	cargo build --release -p nublar
+	cargo build --release -p nublar-tests --example fleet
 	export NUBLAR_SERVICES_JVM=
 	$(with_services)
 	. "$$NUBLAR_TEST_SERVICES"
 	for name in figures cost; do echo "== $$name"; "$(TARGET)/release/examples/$$name"; done
 	for name in log_bench index_bench; do echo "== $$name"; "$(TARGET)/release/examples/$$name" "$$dir"; done
 	echo "== kafka_bench"; "$(TARGET)/release/examples/kafka_bench" "$$KAFKA"
+	echo "== fleet"; "$(TARGET)/release/examples/fleet"
 
 packs: packages
 	@[[ -n "$(DIR)" ]] || { echo "usage: make packs DIR=FOLDER" >&2; exit 1; }
