@@ -42,7 +42,7 @@ fn document(key: &ClientKey, part: &Part) -> Document {
             .unwrap_or_default(),
         source: part.source.clone(),
         order: part.order,
-        text: String::new(),
+        text: part.text.to_owned(),
         hashes: Vec::new(),
         version: 0,
         size: part.size,

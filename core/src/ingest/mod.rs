@@ -11,7 +11,7 @@
 mod plan;
 mod sums;
 
-pub use plan::{Collection, Fact, Part, Plan, Refused, plan};
+pub use plan::{Collection, EVENT_LOGS, EVENT_ROWS, Fact, Part, Plan, Refused, plan};
 pub use sums::{FlowSum, Group, Sums};
 
 use crate::ids::{ClientKey, ContentId, FlowId};

@@ -7,6 +7,11 @@ use nublar_schemas::agent::{FileBuffer, LogMessage, VeloMessage, VqlResponse};
 use nublar_schemas::records::{AgentMessage, Messages};
 use prost::Message;
 
+/// The text of documents that are rows of client events.
+pub const EVENT_ROWS: &str = "rows";
+/// The text of documents that are log lines of client events.
+pub const EVENT_LOGS: &str = "logs";
+
 /// Data up to this many bytes stands in the document itself.
 const INLINE_BYTES: usize = 16 * 1024;
 
@@ -36,6 +41,8 @@ pub struct Part {
     pub source: String,
     /// First row, first log row, offset, or agent time in microseconds.
     pub order: i64,
+    /// Of an event what it is, [`EVENT_ROWS`] or [`EVENT_LOGS`]; else empty.
+    pub text: &'static str,
     /// Rows, log rows or bytes.
     pub size: u64,
     /// Week of its bucket, none when it is not dated.
@@ -139,6 +146,7 @@ fn of_flow(
         flow: Some(flow.clone()),
         source,
         order,
+        text: "",
         size,
         week: week_of(flow),
         body: message.bytes.clone(),
@@ -202,6 +210,7 @@ fn event(
         flow: None,
         source: String::new(),
         order: 0,
+        text: "",
         size: 0,
         week: None,
         body: message.bytes.clone(),
@@ -219,12 +228,13 @@ fn event(
         plan.parts.push(part);
         return Ok(());
     }
-    let (source, agent_us, size) = if let Some(rows) = &decoded.vql_response {
+    let (source, agent_us, size, text) = if let Some(rows) = &decoded.vql_response {
         let name = rows.query.as_ref().map_or("", |query| query.name.as_str());
         plan.facts.extend(fact(name, rows, &[CLIENT_INFO]));
-        (name.to_owned(), rows.timestamp, count(rows.total_rows))
+        let size = count(rows.total_rows);
+        (name.to_owned(), rows.timestamp, size, EVENT_ROWS)
     } else if let Some(log) = &decoded.log_message {
-        (log.artifact.clone(), log.timestamp, log_rows(log))
+        (log.artifact.clone(), log_us(log), log_rows(log), EVENT_LOGS)
     } else {
         return Err((
             "unknown_payload",
@@ -236,6 +246,7 @@ fn event(
         collection: Collection::Events,
         source,
         order: agent_us,
+        text,
         size,
         week: week_of_event(agent_us, record.header.at_us),
         ..part
@@ -289,6 +300,20 @@ fn count(rows: u64) -> u64 {
 
 fn log_rows(log: &LogMessage) -> u64 {
     count(log.number_of_rows.max(u64::from(log.jsonl.is_empty())))
+}
+
+/// The agent's time of log lines, microseconds: agents write it into the lines alone.
+fn log_us(log: &LogMessage) -> u64 {
+    #[derive(serde::Deserialize)]
+    struct Line {
+        client_time: f64,
+    }
+    if log.timestamp > 0 {
+        return log.timestamp;
+    }
+    let first = log.jsonl.lines().next().unwrap_or_default();
+    // Seconds, far below 2^53 microseconds; what is no time becomes 0 or the largest number.
+    serde_json::from_str::<Line>(first).map_or(0, |line| (line.client_time * 1e6) as u64)
 }
 
 fn buffer_len(buffer: &FileBuffer) -> u64 {

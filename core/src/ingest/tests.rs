@@ -210,6 +210,50 @@ fn who_a_client_is_is_read_from_its_rows_and_events() {
 }
 
 #[test]
+fn log_lines_of_events_stand_at_the_time_of_their_first_line() {
+    let log = |timestamp, jsonl: &str| VeloMessage {
+        session_id: "F.Monitoring".into(),
+        log_message: Some(LogMessage {
+            artifact: "A/S".into(),
+            timestamp,
+            number_of_rows: 2,
+            jsonl: jsonl.into(),
+            ..LogMessage::default()
+        }),
+        ..VeloMessage::default()
+    };
+    let lines = "{\"client_time\":1795514940,\"message\":\"a\"}\n{\"client_time\":5}\n";
+    let mut row = rows(0, 1, 1);
+    row.session_id = "F.Monitoring".into();
+    let messages = vec![
+        log(0, lines),
+        log(1_795_514_941_000_000, lines),
+        log(0, "{\"client_time\":1795514940.25}"),
+        log(0, "{\"client_time\":-1}"),
+        log(0, "garbled"),
+        row,
+    ];
+    let plan = plan(&key(), &record(messages));
+    assert!(plan.refused.is_empty());
+    let parts: Vec<_> = plan
+        .parts
+        .iter()
+        .map(|part| (part.order, part.week, part.text))
+        .collect();
+    assert_eq!(
+        parts,
+        [
+            (1_795_514_940_000_000, Some(2968), EVENT_LOGS),
+            (1_795_514_941_000_000, Some(2968), EVENT_LOGS),
+            (1_795_514_940_250_000, Some(2968), EVENT_LOGS),
+            (0, None, EVENT_LOGS),
+            (0, None, EVENT_LOGS),
+            (1, None, EVENT_ROWS),
+        ]
+    );
+}
+
+#[test]
 fn a_file_that_a_client_event_uploads_is_kept_without_a_flow() {
     let mut large = buffer(0, &vec![7; 100_000]);
     let mut last = buffer(100_000, b"end");

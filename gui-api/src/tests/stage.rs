@@ -374,7 +374,7 @@ impl Stage {
                 flow: part.flow.map(|flow| flow.to_string()).unwrap_or_default(),
                 source: part.source,
                 order: part.order,
-                text: String::new(),
+                text: part.text.to_owned(),
                 hashes: Vec::new(),
                 version: 0,
                 size: part.size,
