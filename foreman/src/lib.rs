@@ -42,6 +42,8 @@ pub struct Config {
     pub hasten: u64,
     /// Ask every new client who it is.
     pub interrogate: bool,
+    /// Tell clients which event queries to run.
+    pub monitor: bool,
     /// How often the state is written to Objects, seconds.
     pub snapshot_s: u64,
     /// Or after so many records.
@@ -54,6 +56,7 @@ impl Default for Config {
             name: "foreman".to_owned(),
             hasten: 1,
             interrogate: true,
+            monitor: true,
             snapshot_s: 600,
             snapshot_records: 50_000,
         }
@@ -117,6 +120,7 @@ pub struct Ports {
 /// the process's log; the others go on.
 pub async fn run(config: Config, mut fold: FoldConfig, ports: Ports, shutdown: CancellationToken) {
     fold.interrogate = config.interrogate;
+    fold.monitor = config.monitor;
     let fold = Arc::new(fold.hastened(config.hasten));
     let member = Membership::join(ports.log.clone(), GROUP, SCHEDULING.name, shutdown.clone());
     let mut foreman = Foreman {

@@ -78,6 +78,7 @@ impl Bench {
         };
         let config = Config {
             interrogate: false,
+            monitor: false,
             snapshot_records,
             ..Config::default()
         };

@@ -9,6 +9,9 @@ use prost::encoding::{WireType, encode_key, encode_varint};
 
 /// The field of a VeloMessage that holds a FlowRequest.
 const FLOW_REQUEST: u32 = 42;
+/// The field of a VeloMessage that holds a VQLEventTable, and the version's field in that.
+const UPDATE_EVENT_TABLE: u32 = 31;
+const VERSION: u32 = 2;
 
 /// The message that starts a flow; `request` is a serialized FlowRequest and goes in as it is.
 pub(crate) fn task(flow: &str, org: &str, urgent: bool, at_us: i64, request: &Bytes) -> Bytes {
@@ -20,13 +23,7 @@ pub(crate) fn task(flow: &str, org: &str, urgent: bool, at_us: i64, request: &By
         urgent,
         ..Default::default()
     };
-    let mut out = Vec::with_capacity(head.encoded_len() + request.len() + 16);
-    // A Vec grows as needed.
-    head.encode_raw(&mut out);
-    encode_key(FLOW_REQUEST, WireType::LengthDelimited, &mut out);
-    encode_varint(request.len() as u64, &mut out);
-    out.extend_from_slice(request);
-    out.into()
+    within(&head, FLOW_REQUEST, request)
 }
 
 /// The message that asks: each flow right behind the id that no agent knows.
@@ -57,6 +54,34 @@ pub(crate) fn cancel(flow: &str, at_us: i64) -> Bytes {
     message.encode_to_vec().into()
 }
 
+/// The message that tells which event queries to run; `table` is a serialized VQLEventTable
+/// without a version.
+pub(crate) fn event_table(version: i64, at_us: i64, table: &Bytes) -> Bytes {
+    let head = VeloMessage {
+        session_id: "F.Monitoring".to_owned(),
+        request_id: 1,
+        task_id: task_id(at_us),
+        urgent: true,
+        ..Default::default()
+    };
+    let mut content = Vec::with_capacity(table.len() + 12);
+    content.extend_from_slice(table);
+    encode_key(VERSION, WireType::Varint, &mut content);
+    encode_varint(u64::try_from(version).unwrap_or(0), &mut content);
+    within(&head, UPDATE_EVENT_TABLE, &content)
+}
+
+/// A message with one more field, whose bytes go in as they are.
+fn within(head: &VeloMessage, field: u32, content: &[u8]) -> Bytes {
+    let mut out = Vec::with_capacity(head.encoded_len() + content.len() + 16);
+    // A Vec grows as needed.
+    head.encode_raw(&mut out);
+    encode_key(field, WireType::LengthDelimited, &mut out);
+    encode_varint(content.len() as u64, &mut out);
+    out.extend_from_slice(content);
+    out.into()
+}
+
 /// Nanoseconds, as agents are used to.
 fn task_id(at_us: i64) -> u64 {
     u64::try_from(at_us).unwrap_or(0).saturating_mul(1000)
@@ -68,6 +93,7 @@ pub(crate) fn kind(item: &Item) -> &'static str {
         Item::Task { .. } => "task",
         Item::Ask(_) => "ask",
         Item::Cancel(_) => "cancel",
+        Item::Table { .. } => "event table",
     }
 }
 
@@ -75,7 +101,7 @@ pub(crate) fn kind(item: &Item) -> &'static str {
 mod tests {
     #![allow(clippy::unwrap_used, clippy::expect_used)]
     use super::*;
-    use nublar_schemas::agent::FlowRequest;
+    use nublar_schemas::agent::{FlowRequest, VqlCollectorArgs, VqlEventTable};
 
     #[test]
     fn a_request_goes_in_byte_by_byte() {
@@ -96,6 +122,24 @@ mod tests {
         assert_eq!((message.request_id, message.task_id), (1, 7_000));
         assert!(message.urgent);
         assert_eq!(message.flow_request, Some(request));
+    }
+
+    #[test]
+    fn an_event_table_goes_in_byte_by_byte_under_its_version() {
+        let table = VqlEventTable {
+            event: vec![VqlCollectorArgs {
+                timeout: 7,
+                ..Default::default()
+            }],
+            version: 0,
+        };
+        let version = 1_795_514_940_444_042_568;
+        let message = event_table(version, 7, &table.encode_to_vec().into());
+        let message = VeloMessage::decode(message).unwrap();
+        assert_eq!(message.session_id, "F.Monitoring");
+        let told = message.update_event_table.unwrap();
+        assert_eq!(told.event, table.event);
+        assert_eq!(told.version, version as u64);
     }
 
     #[test]

@@ -14,6 +14,7 @@ use futures::future::join_all;
 use http::Response;
 use nublar_core::delivery::{Item, PacketIv};
 use nublar_core::ids::ClientKey;
+use nublar_schemas::records::RequestRef;
 use nublar_wire::pad;
 use std::sync::Arc;
 use std::time::Duration;
@@ -44,6 +45,7 @@ impl Outgoing {
                 Item::Task { .. } => metrics.tasks_delivered.inc(),
                 Item::Ask(pairs) => metrics.asks_delivered.add(pairs.len() as i64),
                 Item::Cancel(_) => metrics.cancels_delivered.inc(),
+                Item::Table { .. } => metrics.tables_delivered.inc(),
             }
             tracing::debug!(client = %self.client, poll = self.poll, what = answer::kind(item), "brought");
         }
@@ -210,25 +212,36 @@ impl Courier {
     }
 
     async fn message(&self, item: &Item, at_us: i64) -> Option<Bytes> {
-        let (flow, request, urgent) = match item {
-            Item::Ask(pairs) => return Some(answer::ask(pairs, at_us)),
-            Item::Cancel(flow) => return Some(answer::cancel(flow, at_us)),
+        let client = self.agent.client();
+        match item {
+            Item::Ask(pairs) => Some(answer::ask(pairs, at_us)),
+            Item::Cancel(flow) => Some(answer::cancel(flow, at_us)),
             Item::Task {
                 flow,
                 request,
                 urgent,
                 ..
-            } => (flow, request, *urgent),
-        };
-        let client = self.agent.client();
-        let org = client.org.as_str();
-        let error = match timeout(REQUEST, self.front.requests.get(request)).await {
-            Ok(Ok(body)) => return Some(answer::task(flow, org, urgent, at_us, &body)),
+            } => {
+                let body = self.request(request, flow).await?;
+                let org = client.org.as_str();
+                Some(answer::task(flow, org, *urgent, at_us, &body))
+            }
+            Item::Table { version, request } => {
+                let body = self.request(request, "event table").await?;
+                Some(answer::event_table(*version, at_us, &body))
+            }
+        }
+    }
+
+    async fn request(&self, of: &RequestRef, what: &str) -> Option<Bytes> {
+        let error = match timeout(REQUEST, self.front.requests.get(of)).await {
+            Ok(Ok(body)) => return Some(body),
             Ok(Err(error)) => error.to_string(),
             Err(_) => "the log did not answer in time".to_owned(),
         };
         self.front.metrics.requests_missing.inc();
-        tracing::error!(%client, flow, error, "a request can not be read");
+        let client = self.agent.client();
+        tracing::error!(%client, what, error, "a request can not be read");
         None
     }
 

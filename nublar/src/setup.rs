@@ -1,15 +1,17 @@
-//! Preparing an installation: topics, index, objects, and the request that asks new clients who
-//! they are. Safe to repeat.
+//! Preparing an installation: topics, index, objects, the request that asks new clients who they
+//! are, and the table of what they watch. Safe to repeat.
 
 use crate::config::Config;
 use anyhow::{Context, Result, bail};
 use bytes::Bytes;
-use nublar_core::artifact::{Collect, Compiler, Repository, Tools, Wanted};
+use nublar_core::artifact::{Collect, Compiler, Repository, Table, Tools, Wanted};
 use nublar_ports::log::{Retention, TopicSpec};
 use nublar_ports::{Log, Storage};
+use nublar_schemas::agent::VqlEventTable;
 use nublar_schemas::codec::Record;
 use nublar_schemas::records::{Announce, Header, Request, RequestRef, Scheduling};
 use nublar_schemas::topics::{self, Keep, Partitions, REQUESTS, SCHEDULING};
+use prost::Message;
 use std::collections::BTreeMap;
 
 /// Groups that read a topic: nothing is deleted before they have.
@@ -61,8 +63,11 @@ pub(crate) async fn prepare(config: &Config, storage: &Storage) -> Result<()> {
 /// The artifact that asks a client who it is; one of this name that people wrote would win.
 const INTERROGATION: &str = "Generic.Client.Info";
 
-/// Compiles the interrogation and tells every partition's foreman where it stands. Must be
-/// repeated within the retention of `requests`.
+/// What every client watches.
+const WATCHED: [&str; 1] = ["Generic.Client.Stats"];
+
+/// Compiles what foremen hand out by themselves, the interrogation and the event table, and tells
+/// every partition's foreman where they stand. Must be repeated within the retention of `requests`.
 pub(crate) async fn announce(log: &dyn Log) -> Result<()> {
     let repository = Repository::builtin();
     let compiler = Compiler {
@@ -78,8 +83,45 @@ pub(crate) async fn announce(log: &dyn Log) -> Result<()> {
     let compiled = compiler
         .compile(&collect)
         .context("the interrogation does not compile")?;
+    let interrogation = Announced {
+        kind: "interrogation",
+        artifacts: compiled.artifacts,
+        queries: compiled.queries,
+        spec: compiled.spec.to_string(),
+    };
+    tell(log, compiled.bytes, interrogation).await?;
 
-    let hash = blake3::hash(&compiled.bytes);
+    let table = Table {
+        artifacts: WATCHED.map(Wanted::new).into(),
+    };
+    let compiled = compiler
+        .compile_table(&table)
+        .context("the event table does not compile")?;
+    let queries = compiled.events.len();
+    let bytes = VqlEventTable {
+        event: compiled.events,
+        version: 0,
+    };
+    let announced = Announced {
+        kind: "event_table",
+        artifacts: WATCHED.map(str::to_owned).into(),
+        queries,
+        spec: compiled.spec.to_string(),
+    };
+    tell(log, bytes.encode_to_vec().into(), announced).await
+}
+
+/// What a request is.
+struct Announced {
+    kind: &'static str,
+    artifacts: Vec<String>,
+    queries: usize,
+    spec: String,
+}
+
+/// Puts a request into the log, and its place into every partition of `scheduling`.
+async fn tell(log: &dyn Log, body: Bytes, what: Announced) -> Result<()> {
+    let hash = blake3::hash(&body);
     let hash = Bytes::copy_from_slice(hash.as_bytes());
     let header = Header {
         at_us: now_us(),
@@ -93,7 +135,7 @@ pub(crate) async fn announce(log: &dyn Log) -> Result<()> {
     let request = Request {
         header: header.clone(),
         hash: hash.clone(),
-        body: compiled.bytes,
+        body,
     };
     let position = log
         .append(
@@ -108,16 +150,16 @@ pub(crate) async fn announce(log: &dyn Log) -> Result<()> {
     };
     let announce = Announce {
         header,
-        kind: "interrogation".to_owned(),
+        kind: what.kind.to_owned(),
         request: RequestRef {
             hash,
             log_generation: i64::from(position.generation),
             partition: i32::try_from(partition)?,
             offset,
         },
-        artifacts: compiled.artifacts,
-        queries: i32::try_from(compiled.queries)?,
-        spec: compiled.spec.to_string(),
+        artifacts: what.artifacts,
+        queries: i32::try_from(what.queries)?,
+        spec: what.spec,
     };
     let value = Bytes::from(Scheduling::from(announce).encode()?);
     for partition in 0..log.partitions(SCHEDULING.name).await? {
@@ -127,7 +169,8 @@ pub(crate) async fn announce(log: &dyn Log) -> Result<()> {
     Ok(())
 }
 
-fn now_us() -> i64 {
+/// Microseconds since 1970.
+pub(crate) fn now_us() -> i64 {
     let since = std::time::SystemTime::now()
         .duration_since(std::time::UNIX_EPOCH)
         .unwrap_or_default();

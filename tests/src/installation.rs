@@ -95,6 +95,7 @@ hold_s = 5
 
 [foreman]
 interrogate = false
+monitor = false
 
 [workers]
 report_ms = 100

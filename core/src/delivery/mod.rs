@@ -89,6 +89,13 @@ pub enum Item {
     Ask(Vec<AskPair>),
     /// Stop this flow.
     Cancel(String),
+    /// Run these event queries.
+    Table {
+        /// The version under which the agent is to take them.
+        version: i64,
+        /// Where they stand.
+        request: RequestRef,
+    },
 }
 
 /// What to do.
@@ -387,6 +394,13 @@ impl Delivery {
             Tasks::Cancel(cancel) => {
                 self.errand(&client, Item::Cancel(cancel.flow_id.clone()), now)
             }
+            Tasks::EventTable(table) => {
+                let item = Item::Table {
+                    version: table.version,
+                    request: table.request.clone(),
+                };
+                self.errand(&client, item, now)
+            }
             Tasks::Withdraw(withdraw) => {
                 if let Some(held) = self.clients.get_mut(&client) {
                     held.offers.remove(&withdraw.flow_id);
@@ -484,6 +498,11 @@ impl Delivery {
 
     fn errand(&mut self, client: &ClientKey, item: Item, now: u64) -> Vec<Act> {
         let held = self.clients.entry(client.clone()).or_default();
+        if matches!(item, Item::Table { .. }) {
+            // The newest is enough.
+            held.errands
+                .retain(|(_, older)| !matches!(older, Item::Table { .. }));
+        }
         match &mut held.poll {
             Some(poll) => poll.out.push(item),
             None => {

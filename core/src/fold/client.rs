@@ -1,6 +1,7 @@
 //! A client: its contact with us, who it is, and its queue of flows.
 
 use super::flow::{Flow, Origin, Task};
+use super::tables::Told;
 use super::{Fold, Turn, header};
 use crate::ids::{ClientKey, ContentId, FlowId};
 use nublar_schemas::records::{Ask, AskPair, Cancel, CheckIn, FactsSet, FlowCreated, Offer};
@@ -28,6 +29,8 @@ pub(super) struct Client {
     #[serde(default)]
     pub(super) table_version: i64,
     #[serde(default)]
+    pub(super) told: Told,
+    #[serde(default)]
     session_key: Vec<u8>,
     /// By the query they come from.
     #[serde(default)]
@@ -46,6 +49,7 @@ impl Client {
             last_seen_us: 0,
             address: String::new(),
             table_version: 0,
+            told: Told::default(),
             session_key: Vec::new(),
             facts: BTreeMap::new(),
             interrogation: None,
@@ -96,6 +100,7 @@ impl Fold {
             }
         }
         self.ask(turn, key, ask);
+        self.tell_table(turn, key);
         if self
             .clients
             .get(key)

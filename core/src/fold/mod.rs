@@ -12,6 +12,7 @@
 //! | `reports` | statistics, questions and their answers |
 //! | `commands` | people's commands |
 //! | `clockwork` | ticks: silence, deadlines, ageing |
+//! | `tables` | which event queries clients run |
 //! | `documents` | what people read |
 //! | `snapshot` | the state as bytes |
 
@@ -22,6 +23,7 @@ mod documents;
 mod flow;
 mod reports;
 mod snapshot;
+mod tables;
 
 pub use documents::FlowState;
 pub use snapshot::{LOGIC, SnapshotError};
@@ -43,6 +45,8 @@ pub struct FoldConfig {
     pub keys: MacKeys,
     /// Ask every new client who it is.
     pub interrogate: bool,
+    /// Tell clients which event queries to run.
+    pub monitor: bool,
     /// Flows that a client may have at once, urgent ones not counted.
     pub in_flight: usize,
     /// Tasks that a client may have without having answered for them, urgent ones included.
@@ -77,6 +81,7 @@ impl FoldConfig {
         Self {
             keys,
             interrogate: true,
+            monitor: true,
             in_flight: 4,
             unresolved: 16,
             deliveries: 8,
@@ -143,6 +148,7 @@ pub struct Fold {
     config: Arc<FoldConfig>,
     clients: BTreeMap<ClientKey, Client>,
     interrogation: BTreeMap<OrgId, Announced>,
+    tables: BTreeMap<OrgId, tables::Table>,
     settings: BTreeMap<(OrgId, String), i64>,
     /// Flows that have not ended, or for which the agent has not answered.
     open: BTreeSet<(ClientKey, FlowId)>,
@@ -198,6 +204,7 @@ impl Fold {
             config,
             clients: BTreeMap::new(),
             interrogation: BTreeMap::new(),
+            tables: BTreeMap::new(),
             settings: BTreeMap::new(),
             open: BTreeSet::new(),
             forget: BTreeSet::new(),
@@ -278,6 +285,14 @@ impl Fold {
             self.ignored += 1;
             return;
         };
+        match announce.kind.as_str() {
+            "interrogation" => {}
+            "event_table" => return self.table_announced(turn, &org, announce),
+            _ => {
+                self.ignored += 1;
+                return;
+            }
+        }
         let announced = Announced {
             request: announce.request.clone(),
             artifacts: announce.artifacts.clone(),

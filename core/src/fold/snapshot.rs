@@ -1,6 +1,7 @@
 //! The state as bytes, readable by newer logic: every field added later has a default.
 
 use super::client::Client;
+use super::tables::Table;
 use super::{Announced, Fold, FoldConfig};
 use crate::ids::{ClientKey, OrgId};
 use serde::{Deserialize, Serialize};
@@ -25,6 +26,8 @@ pub enum SnapshotError {
 struct Body {
     clients: Vec<(ClientKey, Client)>,
     interrogation: Vec<(OrgId, Announced)>,
+    #[serde(default)]
+    tables: Vec<(OrgId, Table)>,
     settings: Vec<(OrgId, String, i64)>,
     clock: u64,
     wall_us: i64,
@@ -48,6 +51,11 @@ impl Fold {
                 .interrogation
                 .iter()
                 .map(|(org, what)| (org.clone(), what.clone()))
+                .collect(),
+            tables: self
+                .tables
+                .iter()
+                .map(|(org, table)| (org.clone(), table.clone()))
                 .collect(),
             settings: self
                 .settings
@@ -85,6 +93,7 @@ impl Fold {
             config,
             clients,
             interrogation: body.interrogation.into_iter().collect(),
+            tables: body.tables.into_iter().collect(),
             settings: body
                 .settings
                 .into_iter()

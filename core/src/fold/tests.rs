@@ -103,6 +103,16 @@ impl Bench {
         })
     }
 
+    fn check_in_with(&mut self, table_version: i64) -> Vec<Output> {
+        let header = self.header("fe-1");
+        self.apply(CheckIn {
+            header,
+            session_key: b"s1"[..].into(),
+            table_version,
+            address: "127.0.0.1".into(),
+        })
+    }
+
     fn claim(&mut self, id: &str, attempt: i32, poll: i64) -> Vec<Output> {
         let header = self.header("fe-1");
         self.apply(Claim {
@@ -662,6 +672,54 @@ fn a_new_client_is_interrogated_whichever_comes_first() {
         );
         assert_eq!(b.fold.clients[&Bench::key()].flows.len(), 1);
     }
+}
+
+#[test]
+fn a_client_is_told_of_its_table_until_it_says_that_it_runs_it() {
+    let mut b = Bench::new();
+    let announce = |hash: &'static [u8], at_us| Announce {
+        header: Header {
+            at_us,
+            ..Header::default()
+        },
+        kind: "event_table".into(),
+        request: RequestRef {
+            hash: hash.into(),
+            ..RequestRef::default()
+        },
+        artifacts: Vec::new(),
+        queries: 1,
+        spec: "{}".into(),
+    };
+    let told = |outputs: &[Output]| -> Vec<(i64, u8)> {
+        tasks(outputs)
+            .into_iter()
+            .filter_map(|task| match task {
+                Tasks::EventTable(table) => Some((table.version, table.request.hash[0])),
+                _ => None,
+            })
+            .collect()
+    };
+    assert!(told(&b.check_in_with(0)).is_empty(), "there is none");
+    assert_eq!(told(&b.apply(announce(b"1", 5))), [(5_000, b'1')]);
+    // Not taken yet; announced once more; taken.
+    assert_eq!(told(&b.check_in_with(0)), [(5_000, b'1')]);
+    assert!(told(&b.apply(announce(b"1", 9))).is_empty());
+    assert!(told(&b.check_in_with(5_000)).is_empty());
+    // A new one, by a server whose clock stands still.
+    assert_eq!(told(&b.apply(announce(b"2", 5))), [(5_001, b'2')]);
+    assert!(told(&b.check_in_with(5_001)).is_empty());
+    // It comes back from another server with a version of that one.
+    assert_eq!(told(&b.check_in_with(70_000)), [(70_001, b'2')]);
+    assert_eq!(told(&b.check_in_with(70_000)), [(70_001, b'2')]);
+    assert!(told(&b.check_in_with(70_001)).is_empty());
+    // It lost its table.
+    assert_eq!(told(&b.check_in_with(0)), [(70_001, b'2')]);
+
+    let body = b.fold.snapshot().unwrap();
+    b.fold = Fold::restore(b.fold.config.clone(), LOGIC, &body).unwrap();
+    assert!(told(&b.check_in_with(70_001)).is_empty());
+    assert_eq!(told(&b.apply(announce(b"3", 6))), [(70_002, b'3')]);
 }
 
 #[test]

@@ -208,6 +208,7 @@ impl Frontend {
                         .collect(),
                 ),
                 Item::Cancel(flow) => Given::Cancel(flow.clone()),
+                Item::Table { .. } => unreachable!("nobody announces a table"),
             });
             // Side by side on the agent: in any order.
             let mut given: Vec<_> = given.collect();

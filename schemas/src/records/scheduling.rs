@@ -178,7 +178,7 @@ record!(Command, "command.v1");
 pub struct Announce {
     /// Who and when.
     pub header: Header,
-    /// `interrogation`.
+    /// `interrogation`, `event_table`.
     pub kind: String,
     /// The compiled request.
     pub request: RequestRef,

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 topic_union! {
     /// A record of `tasks`.
-    Tasks { Offer, Grant, Ask, Cancel, Withdraw }
+    Tasks { Offer, Grant, Ask, Cancel, Withdraw, EventTable }
 }
 
 /// A task waits for its client's poll.
@@ -84,3 +84,15 @@ pub struct Withdraw {
     pub flow_id: String,
 }
 record!(Withdraw, "withdraw.v1");
+
+/// Tell the agent which event queries to run.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct EventTable {
+    /// Which client.
+    pub header: Header,
+    /// Nanoseconds since 1970; an agent takes a table only if its version is above its own.
+    pub version: i64,
+    /// The compiled queries: a VQLEventTable without a version.
+    pub request: RequestRef,
+}
+record!(EventTable, "event_table.v1");
