@@ -5,6 +5,7 @@ mod cli;
 mod client_config;
 mod compose;
 mod config;
+mod import;
 mod readiness;
 mod secrets;
 mod setup;
@@ -61,6 +62,9 @@ enum Command {
         #[command(flatten)]
         client: AgentOptions,
     },
+    /// Take over a deployment of another server
+    #[command(subcommand)]
+    Import(import::Command),
     /// Look at the configuration
     #[command(subcommand)]
     Config(ConfigCommand),
@@ -139,6 +143,7 @@ async fn run(command: Command) -> Result<ExitCode> {
         Command::Foreman(at) => compose::run(at.load()?, Roles::Foreman).await?,
         Command::Gui(at) => compose::run(at.load()?, Roles::Gui).await?,
         Command::ClientConfig { at, client } => print!("{}", client_yaml(&at.load()?, &client)?),
+        Command::Import(command) => import::execute(command).await?,
         Command::Config(ConfigCommand::Check(at)) => check(&at.load()?)?,
         Command::People(command) => return cli::execute(command).await,
     }

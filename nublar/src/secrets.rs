@@ -47,6 +47,9 @@ pub(crate) struct IdKey {
 pub(crate) struct Secrets {
     /// What a person or program shows to be let in.
     pub(crate) api_token: String,
+    /// What imported agents' event queries are named under, if they come from another server.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(crate) obfuscation_nonces: Vec<String>,
     /// The authority that agents trust. Its key may be kept elsewhere: leave it empty then.
     pub(crate) ca: Pair,
     /// What agents encrypt to. A second key may stand behind the first during a roll.
@@ -64,8 +67,17 @@ impl Secrets {
             return Self::load(path);
         }
         let secrets = Self::make()?;
-        let text = toml::to_string(&secrets)?;
-        let folder = path.parent().unwrap_or(Path::new("."));
+        secrets.write(path)?;
+        Ok(secrets)
+    }
+
+    /// Writes the file, readable by its owner alone, whole or not at all.
+    pub(crate) fn write(&self, path: &Path) -> Result<()> {
+        let text = toml::to_string(self)?;
+        let folder = match path.parent() {
+            Some(folder) if !folder.as_os_str().is_empty() => folder,
+            _ => Path::new("."),
+        };
         std::fs::create_dir_all(folder)
             .with_context(|| format!("cannot make {}", folder.display()))?;
         let draft = path.with_extension("new");
@@ -80,7 +92,7 @@ impl Secrets {
         file.sync_all()?;
         std::fs::rename(&draft, path)?;
         std::fs::File::open(folder)?.sync_all()?;
-        Ok(secrets)
+        Ok(())
     }
 
     /// Reads the file.
@@ -114,15 +126,22 @@ impl Secrets {
             KeyPair::generate()?,
             names.map(str::to_owned).to_vec(),
         )?;
+        let root = OrgNonce {
+            id: String::new(),
+            nonce: random_hex(12)?,
+        };
+        Self::of(ca, agents, tls, vec![root])
+    }
+
+    /// Secrets for agents that exist already; a new token, and a new key of ids.
+    pub(crate) fn of(ca: Pair, agents: Pair, tls: Pair, orgs: Vec<OrgNonce>) -> Result<Self> {
         Ok(Self {
             api_token: random_hex(32)?,
+            obfuscation_nonces: Vec::new(),
             ca,
             agents,
             tls,
-            orgs: vec![OrgNonce {
-                id: String::new(),
-                nonce: random_hex(12)?,
-            }],
+            orgs,
             id_keys: vec![IdKey {
                 from_us: 0,
                 secret: random_hex(32)?,

@@ -1,0 +1,324 @@
+//! What a server's configuration file says about its agents, checked.
+
+use super::credentials::{Certificate, not_encrypted, rsa_pair, tls_pair};
+use super::yaml::Yaml;
+use crate::secrets::Pair;
+use anyhow::{Context, Result, anyhow, bail};
+use std::fmt::Write;
+use std::net::{IpAddr, SocketAddr};
+use std::path::Path;
+
+/// How long agents let a poll be held when they are not told, seconds.
+const POLL: u64 = 60;
+/// Bytes of an agent's POST when it is not told.
+const UPLOAD: u64 = 5 << 20;
+/// Where agents connect when nothing is said.
+const PORT: u64 = 8000;
+
+/// A deployment as its agents know it.
+pub(super) struct Deployment {
+    /// The agents' authority; its key is empty if it is kept elsewhere.
+    pub(super) ca: Pair,
+    pub(super) ca_certificate: Certificate,
+    /// What agents encrypt to.
+    pub(super) agents: Pair,
+    pub(super) agents_certificate: Certificate,
+    /// The leaf of HTTPS.
+    pub(super) tls: Pair,
+    /// Where that comes from.
+    pub(super) tls_from: String,
+    /// That of the root organisation.
+    pub(super) nonce: String,
+    /// What names of event queries are hidden under.
+    pub(super) obfuscation_nonce: String,
+    /// The name by which agents know the server.
+    pub(super) server_name: String,
+    /// From slash to slash.
+    pub(super) base_path: String,
+    /// Seconds.
+    pub(super) max_poll: u64,
+    /// Bytes of an agent's POST.
+    pub(super) max_upload_size: u64,
+    /// Where the old server listens for agents.
+    pub(super) listen: SocketAddr,
+    /// Whether that speaks TLS.
+    pub(super) tls_listener: bool,
+    /// What agents call.
+    pub(super) server_urls: Vec<String>,
+    /// Where its data is.
+    pub(super) location: Option<String>,
+    /// Where its files are, if that is elsewhere.
+    pub(super) files: Option<String>,
+    /// What people should know of.
+    pub(super) notes: Vec<String>,
+    /// What is set there and does not come along: what it is, and what to do.
+    pub(super) left: Vec<(String, String)>,
+}
+
+impl Deployment {
+    /// Takes what agents depend on.
+    ///
+    /// Errors: file, line and key of what is missing or does not fit.
+    pub(super) fn read(yaml: &Yaml, now_s: i64) -> Result<Self> {
+        let mut notes = Vec::new();
+        for key in ["Frontend.certificate", "Frontend.private_key"] {
+            if !yaml.has(key) {
+                bail!(
+                    "{}: {key} is missing: this is no configuration of a server; give server.config.yaml, not the agents' client.config.yaml",
+                    yaml.file()
+                );
+            }
+        }
+        let at =
+            |key: &'static str| move |error: anyhow::Error| yaml.wrong(key, &format!("{error:#}"));
+
+        let ca_pem = required(yaml, "Client.ca_certificate", "agents trust nothing else")?;
+        let ca_certificate = Certificate::read(ca_pem).map_err(at("Client.ca_certificate"))?;
+        let ca_key = yaml.text("CA.private_key")?.unwrap_or_default();
+        if ca_key.is_empty() {
+            notes.push(
+                "CA.private_key is not there: agents need it no more than the server does, but a new frontend certificate can only be signed where it is kept".to_owned(),
+            );
+        } else if let Err(error) = not_encrypted(ca_key) {
+            return Err(at("CA.private_key")(anyhow!(
+                "{error:#} (or take the key out: the server runs without it)"
+            )));
+        } else if ca_certificate.rsa_key().is_ok() {
+            rsa_pair(&ca_certificate, ca_key).map_err(at("CA.private_key"))?;
+        }
+
+        let (certificate, key) = ("Frontend.certificate", "Frontend.private_key");
+        let agents_pem = required(yaml, certificate, "agents encrypt to its key")?;
+        let agents_key = required(yaml, key, "agents encrypt to it")?;
+        let agents_certificate = Certificate::read(agents_pem).map_err(at(certificate))?;
+        rsa_pair(&agents_certificate, agents_key).map_err(at(key))?;
+        agents_certificate
+            .signed_by(&ca_certificate)
+            .map_err(at(certificate))?;
+        for (what, read) in [
+            ("Client.ca_certificate", &ca_certificate),
+            (certificate, &agents_certificate),
+        ] {
+            if read.until <= now_s {
+                notes.push(format!(
+                    "{what} was valid until {}: agents whose clocks are right refuse it",
+                    read.until_day
+                ));
+            }
+        }
+        let server_name = server_name(yaml, &agents_certificate)?;
+        let agents = Pair {
+            certificate: agents_pem.to_owned(),
+            key: agents_key.to_owned(),
+        };
+        let (tls, tls_from) = tls(yaml, &agents)?;
+        if yaml.has("autocert_cert_cache") {
+            notes.push("the old server had its HTTPS certificate from Let's Encrypt; here the frontend's own is used, which agents take because their CA signed it".to_owned());
+        }
+
+        let nonce = required(yaml, "Client.nonce", "agents are known by it")?;
+        let obfuscation_nonce = match yaml.text("obfuscation_nonce")? {
+            Some(nonce) => nonce.to_owned(),
+            None => hash_of(agents_key)?,
+        };
+        let max_poll = yaml
+            .number("Client.max_poll")?
+            .filter(|seconds| *seconds > 0);
+        let upload = yaml.number("Client.max_upload_size")?;
+        let server_urls: Vec<_> = yaml.texts("Client.server_urls")?;
+        let base_path = base_path(yaml)?;
+        for url in &server_urls {
+            if !path_of(url).ends_with(&base_path) {
+                notes.push(format!(
+                    "agents call {url}, but Frontend.base_path is {base_path}: a proxy between them has to map one to the other"
+                ));
+            }
+        }
+        let location = yaml.text("Datastore.location")?.map(str::to_owned);
+        let files = yaml
+            .text("Datastore.filestore_directory")?
+            .map(str::to_owned);
+        Ok(Self {
+            ca: Pair {
+                certificate: ca_pem.to_owned(),
+                key: ca_key.to_owned(),
+            },
+            ca_certificate,
+            agents,
+            agents_certificate,
+            tls,
+            tls_from,
+            nonce: nonce.trim().to_owned(),
+            obfuscation_nonce,
+            server_name,
+            base_path,
+            max_poll: max_poll.unwrap_or(POLL),
+            max_upload_size: upload.filter(|bytes| *bytes > 0).unwrap_or(UPLOAD),
+            listen: listen(yaml)?,
+            tls_listener: !yaml.flag("Frontend.use_plain_http")?,
+            server_urls: server_urls.into_iter().map(str::to_owned).collect(),
+            files: files.filter(|files| Some(files) != location.as_ref()),
+            location,
+            notes,
+            left: left(yaml)?,
+        })
+    }
+}
+
+fn required<'a>(yaml: &'a Yaml, key: &str, why: &str) -> Result<&'a str> {
+    yaml.text(key)?
+        .ok_or_else(|| yaml.wrong(key, &format!("is missing or empty: {why}")))
+}
+
+/// The certificate's name, which must be the one that agents expect.
+fn server_name(yaml: &Yaml, certificate: &Certificate) -> Result<String> {
+    let pinned = yaml.text("Client.pinned_server_name")?;
+    let expected = pinned.unwrap_or(nublar_wire::SERVER_NAME);
+    match certificate.name.as_deref() {
+        Some(name) if name == expected || name == nublar_wire::SERVER_NAME => Ok(name.to_owned()),
+        _ => Err(yaml.wrong(
+            "Frontend.certificate",
+            &format!(
+                "it is for {}, but agents expect {expected:?} (Client.pinned_server_name)",
+                certificate.subject
+            ),
+        )),
+    }
+}
+
+/// The certificate of HTTPS: files of its own, or the frontend's.
+fn tls(yaml: &Yaml, agents: &Pair) -> Result<(Pair, String)> {
+    let (chain, key) = (
+        "Frontend.tls_certificate_filename",
+        "Frontend.tls_private_key_filename",
+    );
+    let (chain_file, key_file) = match (yaml.text(chain)?, yaml.text(key)?) {
+        (None, None) => {
+            let from = "the frontend's own certificate".to_owned();
+            tls_pair(&agents.certificate, &agents.key)
+                .map_err(|error| yaml.wrong("Frontend.certificate", &format!("{error:#}")))?;
+            return Ok((agents.clone(), from));
+        }
+        (Some(chain), Some(key)) => (chain, key),
+        (Some(_), None) => bail!("{}: {chain} is given without {key}", yaml.file()),
+        (None, Some(_)) => bail!("{}: {key} is given without {chain}", yaml.file()),
+    };
+    let read = |name: &str, file: &str| {
+        std::fs::read_to_string(Path::new(file)).map_err(|error| {
+            yaml.wrong(
+                name,
+                &format!("cannot read {file}: {error}; copy it here, or correct its path"),
+            )
+        })
+    };
+    let pair = Pair {
+        certificate: read(chain, chain_file)?,
+        key: read(key, key_file)?,
+    };
+    tls_pair(&pair.certificate, &pair.key)
+        .map_err(|error| yaml.wrong(key, &format!("{error:#}")))?;
+    Ok((pair, chain_file.to_owned()))
+}
+
+/// What stands for the nonce where none is set: the SHA-256 of the private key's text, in hex.
+fn hash_of(text: &str) -> Result<String> {
+    let digest = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, text.as_bytes());
+    let mut hex = String::new();
+    for byte in digest.as_ref() {
+        write!(hex, "{byte:02x}")?;
+    }
+    Ok(hex)
+}
+
+fn base_path(yaml: &Yaml) -> Result<String> {
+    let path = yaml.text("Frontend.base_path")?.unwrap_or_default();
+    let inner = path.trim().trim_matches('/');
+    Ok(if inner.is_empty() {
+        "/".to_owned()
+    } else {
+        format!("/{inner}/")
+    })
+}
+
+/// The path of a URL, with a slash at its end.
+fn path_of(url: &str) -> String {
+    let rest = url.split_once("://").map_or(url, |(_, rest)| rest);
+    let path = rest.split_once('/').map_or("", |(_, path)| path);
+    let path = path.trim_end_matches('/');
+    if path.is_empty() {
+        "/".to_owned()
+    } else {
+        format!("/{path}/")
+    }
+}
+
+fn listen(yaml: &Yaml) -> Result<SocketAddr> {
+    let port = yaml.number("Frontend.bind_port")?.filter(|port| *port > 0);
+    let port = u16::try_from(port.unwrap_or(PORT))
+        .map_err(|_| yaml.wrong("Frontend.bind_port", "expected a port up to 65535"))?;
+    let address = match yaml.text("Frontend.bind_address")? {
+        None => IpAddr::from([0, 0, 0, 0]),
+        Some("localhost") => IpAddr::from([127, 0, 0, 1]),
+        Some(text) => text.parse().ok().with_context(|| {
+            yaml.wrong("Frontend.bind_address", "expected an IP address")
+                .to_string()
+        })?,
+    };
+    Ok(SocketAddr::new(address, port))
+}
+
+/// Settings that mean nothing here.
+fn left(yaml: &Yaml) -> Result<Vec<(String, String)>> {
+    let mut left = Vec::new();
+    let mut add = |what: String, then: &str| left.push((what, then.to_owned()));
+    let extra = yaml.column("ExtraFrontends", "hostname");
+    if yaml.has("ExtraFrontends") {
+        add(
+            format!("further frontends ({})", extra.join(", ")),
+            "start one of ours for each, all with the same secrets file: they share one key",
+        );
+    }
+    if yaml.flag("Frontend.require_client_certificates")? {
+        add(
+            "Frontend.require_client_certificates".to_owned(),
+            "client certificates are not asked for: ask for them in a proxy",
+        );
+    }
+    if let Some(header) = yaml.text("Frontend.proxy_header")? {
+        add(
+            format!("Frontend.proxy_header ({header})"),
+            "agents' addresses are those of their connections",
+        );
+    }
+    let users = yaml.column("GUI.initial_users", "name");
+    if !users.is_empty() {
+        add(
+            format!("users of GUI.initial_users ({})", users.join(", ")),
+            "people show the token of the secrets file",
+        );
+    }
+    if let Some(kind) = yaml.text("GUI.authenticator.type")? {
+        add(
+            format!("log-in of people (GUI.authenticator, {kind})"),
+            "people show the token of the secrets file",
+        );
+    }
+    for key in [
+        "autoexec.artifact_definitions",
+        "defaults.artifact_definitions_directories",
+        "Frontend.artifact_definitions_directory",
+    ] {
+        if yaml.has(key) {
+            add(
+                format!("artifacts of {key}"),
+                "add their files with `nublar artifacts add FILE...`",
+            );
+        }
+    }
+    for (key, what) in [("Minion", "settings of minions"), ("Mail", "mail")] {
+        if yaml.has(key) {
+            add(format!("{what} ({key})"), "there is nothing like it");
+        }
+    }
+    Ok(left)
+}
