@@ -11,6 +11,7 @@ use nublar_schemas::topics::{NOTIFICATIONS, SCHEDULING};
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
+use tokio::task::JoinSet;
 use tokio::time::Instant;
 
 /// A partition that is ours.
@@ -26,6 +27,8 @@ pub(crate) struct Partition {
     last_tick: Instant,
     last_snapshot: Instant,
     since_snapshot: u64,
+    /// The snapshot that is being written: nobody waits for its store.
+    writing: JoinSet<()>,
 }
 
 impl Partition {
@@ -49,6 +52,7 @@ impl Partition {
             last_tick: Instant::now(),
             last_snapshot: Instant::now(),
             since_snapshot: 0,
+            writing: JoinSet::new(),
         };
         state.replay_to(mark, ports).await?;
         state.tick_epoch = now_us().max(state.fold.epoch() + 1);
@@ -161,10 +165,15 @@ impl Partition {
             return Err(ForemanError::Revoked(self.partition));
         }
         member.mark(self.partition, self.epoch, self.next);
+        while self.writing.try_join_next().is_some() {}
         let old = self.last_snapshot.elapsed() >= Duration::from_secs(config.snapshot_s);
-        if self.since_snapshot >= config.snapshot_records || (old && self.since_snapshot > 0) {
+        let due =
+            self.since_snapshot >= config.snapshot_records || (old && self.since_snapshot > 0);
+        if due && self.writing.is_empty() {
             member.flush().await;
-            snapshots::write(ports, self.partition, self.next, &self.fold).await;
+            let (ports, state) = (ports.clone(), self.fold.snapshot());
+            let write = snapshots::write(ports, self.partition, self.next, state);
+            self.writing.spawn(write);
             (self.last_snapshot, self.since_snapshot) = (Instant::now(), 0);
         }
         Ok(())

@@ -1,7 +1,7 @@
 //! The fold's state in Objects: immutable, named by generation, partition, position and logic.
 
 use crate::{ForemanError, Ports};
-use nublar_core::fold::{Fold, FoldConfig, LOGIC};
+use nublar_core::fold::{Fold, FoldConfig, LOGIC, SnapshotError};
 use nublar_ports::log::Position;
 use nublar_ports::objects::ObjectsError;
 use nublar_schemas::codec::Record;
@@ -62,7 +62,7 @@ pub(crate) async fn newest(
 }
 
 enum Unusable {
-    Snapshot(nublar_core::fold::SnapshotError),
+    Snapshot(SnapshotError),
     Damaged(String),
 }
 
@@ -75,14 +75,19 @@ fn read(config: &Arc<FoldConfig>, bytes: &[u8]) -> Result<Fold, Unusable> {
 
 /// Writes the state that holds everything before `next`. A snapshot that fails is made up for by
 /// the next one.
-pub(crate) async fn write(ports: &Ports, partition: u32, next: Position, fold: &Fold) {
+pub(crate) async fn write(
+    ports: Ports,
+    partition: u32,
+    next: Position,
+    state: Result<Vec<u8>, SnapshotError>,
+) {
     let name = format!(
         "{}{:020}-l{LOGIC}",
         folder(next.generation, partition),
         next.offset
     );
     let result = async {
-        let body = fold.snapshot().map_err(|error| error.to_string())?;
+        let body = state.map_err(|error| error.to_string())?;
         let body = zstd::bulk::compress(&body, 3).map_err(|error| error.to_string())?;
         let snapshot = Snapshot {
             partition: i32::try_from(partition).unwrap_or(i32::MAX),
@@ -102,7 +107,7 @@ pub(crate) async fn write(ports: &Ports, partition: u32, next: Position, fold: &
         Ok(()) => tracing::debug!(partition, name, "snapshot"),
         Err(error) => return tracing::warn!(partition, name, error, "no snapshot"),
     }
-    let old = names(ports, next.generation, partition).await;
+    let old = names(&ports, next.generation, partition).await;
     for name in old.iter().rev().skip(KEEP) {
         if let Err(error) = ports.objects.delete(name).await {
             tracing::debug!(partition, name, %error, "an old snapshot stays");

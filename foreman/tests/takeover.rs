@@ -7,8 +7,10 @@ use nublar_core::fold::FoldConfig;
 use nublar_core::ids::ClientKey;
 use nublar_core::mac::{MacKey, MacKeys};
 use nublar_foreman::{Config, GROUP, Ports, run};
+use nublar_ports::index::faulty::{Calls, Fault, Faults as StoreFaults};
 use nublar_ports::log::faulty::{AppendFault, Faults, FaultyLog};
 use nublar_ports::log::{From, MemoryLog, Retention, TailEvent, TopicSpec};
+use nublar_ports::objects::faulty::FaultyObjects;
 use nublar_ports::objects::memory::MemoryObjects;
 use nublar_ports::{Log, Objects};
 use nublar_schemas::codec::Record;
@@ -26,7 +28,7 @@ const CLIENT: &str = "C.00000000000000aa";
 
 struct Bench {
     log: Arc<FaultyLog<MemoryLog>>,
-    objects: MemoryObjects,
+    objects: FaultyObjects<MemoryObjects>,
     keys: MacKeys,
 }
 
@@ -62,7 +64,7 @@ impl Bench {
         );
         Self {
             log: Arc::new(log),
-            objects: MemoryObjects::new(),
+            objects: FaultyObjects::new(MemoryObjects::new(), StoreFaults::new()),
             keys,
         }
     }
@@ -321,5 +323,31 @@ async fn an_append_that_fails_is_tried_again_in_order() {
     bench.faults().clear();
     eventually!(bench.marked().await >= 1);
     assert_eq!(bench.offers().await, 1);
+    foreman.kill().await;
+}
+
+#[tokio::test]
+async fn a_store_that_does_not_answer_holds_up_no_decision() {
+    let bench = Bench::new().await;
+    let silence = Fault::Slow(Duration::from_secs(3_600));
+    bench.objects.faults().set(silence, Calls::Writes);
+    let foreman = bench.start(2);
+    let header = bench.header();
+    bench
+        .append(CheckIn {
+            header,
+            session_key: Bytes::from_static(b"s"),
+            table_version: 0,
+            address: String::new(),
+        })
+        .await;
+    for n in 0..12 {
+        bench.create(n).await;
+        // One after the other: a snapshot is due again and again.
+        let all = u64::from(n) + 2;
+        eventually!(bench.marked().await >= all);
+    }
+    assert_eq!(bench.offers().await, 12);
+    assert_eq!(bench.objects.faults().writes(), 1, "one snapshot at a time");
     foreman.kill().await;
 }
