@@ -253,6 +253,54 @@ async fn a_pause_of_kafka_is_waited_out() {
     group_until(&mut group, &mut grouped, 200).await;
 }
 
+/// Kafka hangs for longer than requests may take, while records come all the time: when it is
+/// back, records are taken again.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_pause_that_requests_do_not_outlast_is_got_over() {
+    const TOPICS: [&str; 3] = ["scheduling", "state", "results"];
+    let Some(services) = services() else { return };
+    let _alone = services.alone().await;
+    let subject = KafkaSubject::new(&services);
+    let log = subject.log();
+    within(log.declare(&TOPICS.map(|topic| spec(topic, 4, DAY, &[]))))
+        .await
+        .unwrap();
+    let places = || {
+        TOPICS
+            .iter()
+            .flat_map(|topic| (0..4).map(move |partition| (*topic, partition)))
+    };
+    let back = tokio_util::sync::CancellationToken::new();
+    let mut appending = tokio::task::JoinSet::new();
+    for (topic, partition) in places() {
+        let (log, back) = (log.clone(), back.clone());
+        appending.spawn(async move {
+            while !back.is_cancelled() {
+                let window =
+                    (0..8).map(|n| log.append(topic, partition, Bytes::new(), numbered(n)));
+                let _ = join_all(window).await;
+            }
+        });
+    }
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    services.order("pause", "kafka").await;
+    tokio::time::sleep(Duration::from_secs(13)).await;
+    services.order("resume", "kafka").await;
+    back.cancel();
+    while within(appending.join_next()).await.is_some() {}
+    for (topic, partition) in places() {
+        let append = async || {
+            let appended = log
+                .append(topic, partition, Bytes::new(), numbered(0))
+                .await;
+            appended
+                .map_err(|error| eprintln!("{topic}/{partition}: {error}"))
+                .is_ok()
+        };
+        within(async { while !append().await {} }).await;
+    }
+}
+
 /// Kafka dies: that is told, and after its return everything goes on; nothing acknowledged is lost.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_kill_of_kafka_is_told_and_got_over() {

@@ -1,13 +1,13 @@
 //! Appending: two producers, one for records that must leave at once and one for bulk data.
 
 use super::super::{Append, LogError, Position};
-use super::client::{Clients, create};
+use super::client::{ANSWER, Clients, create};
 use super::health::{Health, code_of};
 use super::{Compression, KafkaConfig, MAX_BATCH, MAX_RECORD, kafka_partition};
 use futures::FutureExt;
 use rdkafka::ClientConfig;
 use rdkafka::error::{KafkaError, RDKafkaErrorCode as Code};
-use rdkafka::producer::{FutureProducer, FutureRecord, Producer};
+use rdkafka::producer::{FutureProducer, FutureRecord, Producer, PurgeConfig};
 use std::sync::{Arc, PoisonError, RwLock};
 
 /// A producer that is replaced when it has failed for good.
@@ -125,7 +125,10 @@ impl Lane {
         failed: &Current,
         error: &KafkaError,
     ) -> LogError {
-        if failed.producer.client().fatal_error().is_some() {
+        // An idempotent producer whose records timed out may go on for ever without sending
+        // anything: seen after a broker had hung for longer than its requests may take.
+        let timed_out = code_of(error) == Some(Code::MessageTimedOut);
+        if timed_out || failed.producer.client().fatal_error().is_some() {
             self.replace(failed.number);
         }
         let doing = format!("append to topic {kafka_topic}");
@@ -142,7 +145,8 @@ impl Lane {
         }
     }
 
-    /// An idempotent producer that lost track of its sequence stays unusable for ever.
+    /// An idempotent producer that lost track of its sequence stays unusable for ever. What still
+    /// waits in it fails at once, so that nothing of it comes behind what the new one is given.
     fn replace(&self, number: u64) {
         let mut current = self.current.write().unwrap_or_else(PoisonError::into_inner);
         if current.number != number {
@@ -151,15 +155,31 @@ impl Lane {
         match create(&self.config, self.health.clone()) {
             Ok(producer) => {
                 tracing::warn!("kafka producer failed for good and was replaced");
-                *current = Current {
-                    number: number + 1,
-                    producer,
-                };
+                let old = std::mem::replace(
+                    &mut *current,
+                    Current {
+                        number: number + 1,
+                        producer,
+                    },
+                );
+                drop(current);
+                end(old.producer);
             }
             Err(error) => {
                 tracing::error!(%error, "kafka producer failed for good and cannot be replaced")
             }
         }
+    }
+}
+
+/// Fails what a producer has not sent, and ends it on a thread of its own: that takes a moment.
+fn end(producer: FutureProducer<Health>) {
+    producer.purge(PurgeConfig::default().queue().inflight());
+    let ended = std::thread::Builder::new()
+        .name("kafka-end".to_owned())
+        .spawn(move || producer.flush(ANSWER));
+    if let Err(error) = ended {
+        tracing::warn!(%error, "no thread to end a kafka producer on");
     }
 }
 
