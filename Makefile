@@ -4,6 +4,7 @@
 # make ledger  a large fleet on a bad network while the server is killed: is all of it there, once?
 # make bench   what the parts cost on this machine
 # make packs DIR=FOLDER   load and compile every artifact of a folder
+# make outages  every outage in its whole length, 20 minutes
 # make agent-test AGENT=PATH   a stock agent's life, on one machine and on real services
 #
 # On Debian they install what is missing when root, else they say what to install. Rust comes
@@ -13,7 +14,7 @@ SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 .ONESHELL:
 .DELETE_ON_ERROR:
-.PHONY: run test check ledger bench packs agent-test packages packages-test
+.PHONY: run test check ledger bench packs agent-test packages packages-test outages
 
 DATA ?= ./data
 TARGET := $(or $(CARGO_TARGET_DIR),target)
@@ -85,3 +86,9 @@ agent-test: packages-test
 	$(with_services)
 	export NUBLAR_AGENT=$(abspath $(AGENT))
 	cargo test -p nublar-tests --test stock_agent -- --nocapture --test-threads 1
+
+outages: packages-test
+	@cargo build -p nublar
+	$(with_services)
+	export NUBLAR_LONG=1
+	cargo test -p nublar-tests --test outages -- --nocapture --test-threads 1

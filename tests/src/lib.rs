@@ -8,6 +8,7 @@
 
 mod api;
 mod disk;
+mod forwarder;
 mod installation;
 mod news;
 mod player;
@@ -18,10 +19,11 @@ mod wait;
 
 pub use api::Api;
 pub use disk::SmallDisk;
+pub use forwarder::{Forwarder, Way};
 pub use installation::{Installation, Pair, Secrets};
 pub use news::{News, news};
 pub use player::{Player, Reply};
 pub use recorded::{Letter, Recorded};
 pub use server::{Ended, Role, Server};
 pub use services::Services;
-pub use wait::{PATIENCE, eventually, is_long};
+pub use wait::{PATIENCE, eventually, is_long, within};

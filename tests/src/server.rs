@@ -67,7 +67,7 @@ fn program() -> PathBuf {
 
 /// A port that is free, below those that the system gives to connections: it stays free while a
 /// process that listens there is started anew.
-fn free_port() -> SocketAddr {
+pub(crate) fn free_port() -> SocketAddr {
     static NEXT: AtomicU16 = AtomicU16::new(0);
     loop {
         let number = NEXT.fetch_add(1, Ordering::Relaxed);
@@ -225,6 +225,11 @@ impl Server {
     /// Where its API is, as `http://host:port`.
     pub fn gui(&self) -> String {
         format!("http://{}", self.gui)
+    }
+
+    /// Whether it still runs: nobody has ended it, and it has not ended by itself.
+    pub fn runs(&mut self) -> bool {
+        self.process.0.try_wait().unwrap().is_none()
     }
 
     /// The secrets of its installation.

@@ -2,13 +2,52 @@
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
+use tempfile::TempDir;
 
 /// The services of a `services.env`.
 #[derive(Debug, Clone)]
 pub struct Services {
     values: HashMap<String, String>,
-    folder: PathBuf,
+    /// Those that are nobody else's end with the last copy of this.
+    own: Option<Arc<Own>>,
+}
+
+/// A folder of services that end when it is dropped.
+#[derive(Debug)]
+struct Own(TempDir);
+
+impl Drop for Own {
+    fn drop(&mut self) {
+        let stopped = script().arg("stop").arg(self.0.path()).output();
+        if !stopped.is_ok_and(|output| output.status.success()) && !std::thread::panicking() {
+            panic!("services of {} do not end", self.0.path().display());
+        }
+    }
+}
+
+fn script() -> Command {
+    Command::new(Path::new(env!("CARGO_MANIFEST_DIR")).join("services/services"))
+}
+
+/// Runs it to its end; it must succeed.
+async fn carry_out(mut command: Command) {
+    let done = tokio::task::spawn_blocking(move || (command.output(), command));
+    let (output, command) = done.await.unwrap();
+    let output = output.unwrap();
+    let errors = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{command:?}: {errors}");
+}
+
+fn read(path: &Path) -> HashMap<String, String> {
+    let text =
+        std::fs::read_to_string(path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+    let pairs = text.lines().filter_map(|line| line.split_once('='));
+    pairs
+        .map(|(name, value)| (name.to_owned(), value.to_owned()))
+        .collect()
 }
 
 impl Services {
@@ -18,20 +57,34 @@ impl Services {
             eprintln!("not run: NUBLAR_TEST_SERVICES names no services.env");
             return None;
         };
-        let path = PathBuf::from(path);
-        let text = std::fs::read_to_string(&path)
-            .unwrap_or_else(|error| panic!("{}: {error}", path.display()));
-        let values = text
-            .lines()
-            .filter_map(|line| line.split_once('='))
-            .map(|(name, value)| (name.to_owned(), value.to_owned()));
         Some(Self {
-            values: values.collect(),
-            folder: path.parent().unwrap().to_owned(),
+            values: read(&PathBuf::from(path)),
+            own: None,
         })
     }
 
-    fn get(&self, name: &str) -> &str {
+    /// The same, but with the services of these names started anew for this alone: what
+    /// [`Services::order`] does to them disturbs nobody else. They end when it is dropped.
+    pub async fn with_own(mut self, names: &[&str]) -> Self {
+        let own = Arc::new(Own(tempfile::tempdir().unwrap()));
+        let folder = own.0.path().to_owned();
+        self.own = Some(own);
+        let mut start = script();
+        start.arg("start").arg(&folder).args(names);
+        carry_out(start).await;
+        self.values.extend(read(&folder.join("services.env")));
+        self
+    }
+
+    /// The same, but with another value.
+    #[must_use]
+    pub fn with(mut self, name: &str, value: String) -> Self {
+        self.values.insert(name.to_owned(), value);
+        self
+    }
+
+    /// A value, for example `KAFKA`.
+    pub fn get(&self, name: &str) -> &str {
         self.values
             .get(name)
             .unwrap_or_else(|| panic!("services.env has no {name}"))
@@ -86,19 +139,13 @@ keys_file = "{}"
         )
     }
 
-    /// Does something to a service: `pause`, `resume`, `kill`, `restart`, `start`.
+    /// Does something to a service that is this one's own: `pause`, `resume`, `kill`, `restart`,
+    /// `start`.
     pub async fn order(&self, what: &str, name: &str) {
-        let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("services/services");
-        let mut command = std::process::Command::new(script);
-        command.arg(what).arg(&self.folder).arg(name);
-        let done = tokio::task::spawn_blocking(move || command.output())
-            .await
-            .unwrap()
-            .unwrap();
-        assert!(
-            done.status.success(),
-            "{what} {name}: {}",
-            String::from_utf8_lossy(&done.stderr)
-        );
+        let own = self.own.as_ref();
+        let own = own.unwrap_or_else(|| panic!("{name} is shared with other tests"));
+        let mut command = script();
+        command.arg(what).arg(own.0.path()).arg(name);
+        carry_out(command).await;
     }
 }

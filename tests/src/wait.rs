@@ -8,14 +8,23 @@ pub const PATIENCE: Duration = Duration::from_secs(60);
 const BETWEEN: Duration = Duration::from_millis(20);
 
 /// Looks until `Ok` comes, for [`PATIENCE`]; fails with the last `Err`.
-pub async fn eventually<T, E: Debug>(what: &str, mut look: impl AsyncFnMut() -> Result<T, E>) -> T {
-    let until = Instant::now() + PATIENCE;
+pub async fn eventually<T, E: Debug>(what: &str, look: impl AsyncFnMut() -> Result<T, E>) -> T {
+    within(PATIENCE, what, look).await
+}
+
+/// Looks until `Ok` comes, for so long; fails with the last `Err`.
+pub async fn within<T, E: Debug>(
+    patience: Duration,
+    what: &str,
+    mut look: impl AsyncFnMut() -> Result<T, E>,
+) -> T {
+    let until = Instant::now() + patience;
     loop {
         match look().await {
             Ok(found) => return found,
             Err(last) => assert!(
                 Instant::now() < until,
-                "not within {PATIENCE:?}: {what}: {last:?}"
+                "not within {patience:?}: {what}: {last:?}"
             ),
         }
         tokio::time::sleep(BETWEEN).await;
