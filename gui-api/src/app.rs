@@ -5,7 +5,7 @@ use crate::config::Config;
 use crate::refusal::{Answer, Refusal};
 use crate::routes::collect::Requests;
 use crate::routes::uploads::Hashes;
-use crate::tails::{Commands, Recent, Registry, Settings, Wishes};
+use crate::tails::{Commands, FOLLOWERS, Recent, Registry, Settings, Wishes};
 use aws_lc_rs::rand;
 use nublar_core::ids::{ClientKey, OrgId};
 use nublar_core::mac::MacKeys;
@@ -16,6 +16,7 @@ use nublar_schemas::topics;
 use std::collections::HashMap;
 use std::future::Future;
 use std::sync::{Arc, Mutex, PoisonError};
+use tokio::sync::Semaphore;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
@@ -34,6 +35,8 @@ pub(crate) struct App {
     pub(crate) wishes: Wishes,
     pub(crate) requests: Requests,
     pub(crate) hashes: Hashes,
+    /// Who follows events takes one.
+    pub(crate) followers: Arc<Semaphore>,
     pub(crate) shutdown: CancellationToken,
     partitions: Mutex<HashMap<&'static str, u32>>,
 }
@@ -60,6 +63,7 @@ impl App {
             wishes: Wishes::default(),
             requests: Requests::default(),
             hashes: Hashes::default(),
+            followers: Arc::new(Semaphore::new(FOLLOWERS)),
             shutdown: CancellationToken::new(),
             partitions: Mutex::default(),
         }

@@ -8,7 +8,7 @@ use super::answers::{Shared, streamed};
 use super::uploads::sha256;
 use crate::app::App;
 use crate::refusal::{Answer, Refusal};
-use crate::stored::{Found, Within, by_upload, describe};
+use crate::stored::{Found, Within, by_upload, describe, documents, each};
 use aws_lc_rs::digest;
 use axum::extract::State;
 use axum::response::Response;
@@ -16,7 +16,7 @@ use bytes::Bytes;
 use futures::stream::{self, BoxStream};
 use futures::{StreamExt, TryStreamExt};
 use nublar_core::ids::FlowId;
-use nublar_ports::index::{Collection, Cursor, Document, Query};
+use nublar_ports::index::{Collection, Query};
 use serde_json::{Value, json};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -56,13 +56,6 @@ pub(crate) async fn dump(State(app): Shared) -> Answer<Response> {
     let lines = stream::iter(parts).flatten();
     let bytes = lines.map_ok(|line: Value| Bytes::from(format!("{line}\n")));
     Ok(streamed(&app, "application/jsonl", bytes))
-}
-
-/// The items of a list as a stream.
-fn each<T: Send + 'static>(
-    list: impl IntoIterator<Item = T, IntoIter: Send>,
-) -> impl futures::Stream<Item = Answer<T>> + Send {
-    stream::iter(list.into_iter().map(Ok))
 }
 
 type Lines = BoxStream<'static, Answer<Value>>;
@@ -194,24 +187,4 @@ async fn of_flow(app: &Arc<App>, (client, flow): Place) -> Answer<Vec<Value>> {
         }));
     }
     Ok(lines)
-}
-
-/// Every document of a collection, by (order, id).
-fn documents(
-    app: Arc<App>,
-    collection: Collection,
-    query: Query,
-) -> impl futures::Stream<Item = Answer<Document>> + Send {
-    let first: Option<Option<Cursor>> = Some(None);
-    let pages = stream::try_unfold((app, first), move |(app, after)| {
-        let query = query.clone();
-        async move {
-            let Some(after) = after else { return Ok(None) };
-            let query = Query { after, ..query };
-            let page = app.step(app.index.query(collection, "", &query)).await?;
-            let next = page.next.map(Some);
-            Ok::<_, Refusal>(Some((page.documents, (app, next))))
-        }
-    });
-    pages.map_ok(each).try_flatten()
 }

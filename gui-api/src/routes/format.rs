@@ -49,6 +49,16 @@ impl Columns {
         }
     }
 
+    /// Whether all columns of a row were seen.
+    pub(crate) fn know(&self, line: &str) -> bool {
+        let Ok(Fields(fields)) = serde_json::from_str::<Fields<'_>>(line) else {
+            return self.places.contains_key("_unreadable");
+        };
+        fields
+            .iter()
+            .all(|(name, _)| self.places.contains_key(name))
+    }
+
     fn add(&mut self, name: &str) {
         if !self.places.contains_key(name) {
             self.places.insert(name.to_owned(), self.names.len());
@@ -120,6 +130,9 @@ impl Writer {
             Format::Json => {
                 out.push_str(if self.first { "\n" } else { ",\n" });
                 out.push_str(line);
+            }
+            Format::Csv if !self.columns.know(line) => {
+                return Err(Refusal::later("rows of other columns came in between"));
             }
             Format::Csv => self.csv(&fields, out),
         }
@@ -244,6 +257,18 @@ mod tests {
              true,,\" é \",,\n"
         );
         assert_eq!(written(Format::Csv, &[]), "");
+    }
+
+    #[test]
+    fn no_column_is_left_out_in_silence() {
+        let mut columns = Columns::default();
+        columns.see(ROWS[1]);
+        let mut writer = Writer::new(Format::Csv, columns);
+        let mut out = String::new();
+        writer.row(ROWS[1], &mut out).unwrap();
+        assert!(writer.row(ROWS[2], &mut out).is_err());
+        assert!(writer.row("garbled", &mut out).is_err());
+        assert_eq!(out.lines().count(), 1);
     }
 
     #[test]

@@ -6,7 +6,9 @@ pub(crate) mod clients;
 pub(crate) mod collect;
 pub(crate) mod commands;
 pub(crate) mod dump;
+pub(crate) mod events;
 pub(crate) mod flows;
+pub(crate) mod follow;
 pub(crate) mod format;
 pub(crate) mod letters;
 pub(crate) mod logs;
@@ -46,6 +48,19 @@ pub(crate) fn routes() -> Router<Arc<App>> {
         .route(
             "/clients/{client}/flows/{flow}/uploads/{upload}",
             get(uploads::download),
+        )
+        .route("/clients/{client}/events", get(events::list))
+        // A name is `Artifact` or `Artifact/Source`. Its slash may be written %2F; a source named
+        // `watch` is reached by that alone.
+        .route("/clients/{client}/events/{name}", get(events::lines))
+        .route("/clients/{client}/events/{name}/watch", get(follow::watch))
+        .route(
+            "/clients/{client}/events/{name}/{source}",
+            get(events::lines),
+        )
+        .route(
+            "/clients/{client}/events/{name}/{source}/watch",
+            get(follow::watch),
         )
         .route("/commands/{command}", get(commands::one))
         .route("/artifacts", get(artifacts::list).put(artifacts::put))

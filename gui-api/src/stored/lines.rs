@@ -29,9 +29,19 @@ impl Block {
             .map(|line| line.strip_suffix('\r').unwrap_or(line));
         lines.filter(|line| !line.is_empty()).skip(skip).take(take)
     }
+
+    /// Other lines, one for each.
+    pub(super) fn map(&self, mut write: impl FnMut(&str, &mut String)) -> Self {
+        let mut text = String::with_capacity(self.text.len());
+        for line in self.lines(0, u64::MAX) {
+            write(line, &mut text);
+            text.push('\n');
+        }
+        Self { text }
+    }
 }
 
-fn message(body: &Bytes) -> Answer<VeloMessage> {
+pub(super) fn message(body: &Bytes) -> Answer<VeloMessage> {
     VeloMessage::decode(body.clone())
         .map_err(|error| Refusal::fault(format!("a stored message cannot be read: {error}")))
 }
@@ -44,7 +54,7 @@ pub(crate) fn row_lines(body: &Bytes) -> Answer<Block> {
         .map_or_else(|| Ok(Block::default()), rows)
 }
 
-fn rows(response: VqlResponse) -> Answer<Block> {
+pub(super) fn rows(response: VqlResponse) -> Answer<Block> {
     if !response.compressed_json_response.is_empty() {
         let size = usize::try_from(response.uncompressed_size).unwrap_or(usize::MAX);
         let bytes = inflate(&response.compressed_json_response, size)?;
@@ -77,7 +87,7 @@ pub(crate) fn log_lines(body: &Bytes) -> Answer<Block> {
     Ok(message.log_message.map(logs).unwrap_or_default())
 }
 
-fn logs(log: LogMessage) -> Block {
+pub(super) fn logs(log: LogMessage) -> Block {
     if !log.jsonl.is_empty() {
         return Block { text: log.jsonl };
     }

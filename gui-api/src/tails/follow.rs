@@ -9,7 +9,8 @@ use std::time::Duration;
 use tokio::sync::watch;
 use tokio::time::{sleep, timeout};
 
-const RETRY: Duration = Duration::from_millis(300);
+/// How long a log that does not answer is left alone.
+pub(super) const RETRY: Duration = Duration::from_millis(300);
 
 /// How far a tail is.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -1,5 +1,6 @@
-//! What is kept in memory of the topics that are tailed.
+//! What is kept in memory of the topics that are tailed, and followers of one.
 
+mod arrivals;
 mod commands;
 mod follow;
 mod recent;
@@ -7,6 +8,7 @@ mod registry;
 mod settings;
 mod wishes;
 
+pub(crate) use arrivals::{FOLLOWERS, Follower, News, Place};
 pub(crate) use commands::{About, Commands, Outcome};
 pub(crate) use recent::{Kind, Recent, Seen};
 pub(crate) use registry::Registry;
