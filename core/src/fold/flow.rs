@@ -91,15 +91,13 @@ pub(super) struct Flow {
     pub(super) task: Task,
     pub(super) attempt: i32,
     pub(super) deliveries: u32,
-    /// The grant of the current attempt: frontend and poll.
+    /// The polls, by their frontends, that may have brought the current attempt: those that it was
+    /// granted to and that have not said otherwise.
     #[serde(default)]
-    pub(super) granted_to: Option<(String, i64)>,
+    pub(super) granted: Vec<(String, i64)>,
     /// The agent's request that the current attempt is bound to, by its packet_iv.
     #[serde(default)]
     pub(super) granted_iv: Vec<u8>,
-    /// The current attempt was granted to a repeat of that request, too: two frontends may have it.
-    #[serde(default)]
-    pub(super) granted_again: bool,
     /// Something of it came from the agent.
     pub(super) alive: bool,
     /// Clock at the grant or the last sign of life.
@@ -169,9 +167,8 @@ impl Flow {
             },
             attempt: 1,
             deliveries: 0,
-            granted_to: None,
+            granted: Vec::new(),
             granted_iv: Vec::new(),
-            granted_again: false,
             alive: false,
             news: clock,
             asked: clock,

@@ -24,16 +24,14 @@ impl Fold {
         if flow.attempt != claim.attempt {
             return;
         }
-        let to = Some((claim.header.frontend.clone(), claim.poll));
+        let to = (claim.header.frontend.clone(), claim.poll);
         match flow.task {
             Task::Offered => {
                 flow.deliveries += 1;
-                flow.granted_again = false;
+                flow.granted.clear();
                 flow.granted_iv = claim.packet_iv.to_vec();
             }
-            Task::Granted if flow.is_repeated_by(claim) && flow.granted_to != to => {
-                flow.granted_again = true;
-            }
+            Task::Granted if flow.is_repeated_by(claim) && !flow.granted.contains(&to) => {}
             _ => return,
         }
         let grant = Grant {
@@ -47,7 +45,7 @@ impl Fold {
             packet_iv: claim.packet_iv.clone(),
         };
         flow.task = Task::Granted;
-        flow.granted_to = to;
+        flow.granted.push(to);
         flow.news = clock;
         flow.asked = clock;
         flow.asks = 0;
@@ -56,13 +54,16 @@ impl Fold {
         turn.touch_flow(key, &id);
     }
 
-    /// Nothing left the frontend: offered again, and it counts for nothing.
+    /// Nothing left the frontend. Once that holds for all that were granted the attempt it is offered
+    /// again, and it counts for nothing; until then only the agent can tell.
     pub(super) fn unsent(&mut self, turn: &mut Turn, key: &ClientKey, unsent: &Unsent) {
         let to = (unsent.header.frontend.as_str(), unsent.poll);
         let Some((_, id, flow)) = self.granted(key, &unsent.flow_id, unsent.attempt, to) else {
             return;
         };
-        if flow.granted_again {
+        flow.granted
+            .retain(|(frontend, poll)| (frontend.as_str(), *poll) != to);
+        if !flow.granted.is_empty() {
             return self.ask(turn, key, vec![id]);
         }
         flow.deliveries -= 1;
@@ -215,7 +216,7 @@ impl Fold {
         client.flows.get_mut(&id).map(|flow| (generation, id, flow))
     }
 
-    /// The flow, if this grant is its last and nothing came of it yet.
+    /// The flow, if this grant is of its current attempt and nothing came of it yet.
     fn granted(
         &mut self,
         key: &ClientKey,
@@ -228,9 +229,9 @@ impl Fold {
                 && !flow.alive
                 && flow.attempt == attempt
                 && flow
-                    .granted_to
-                    .as_ref()
-                    .is_some_and(|(frontend, poll)| (frontend.as_str(), *poll) == to)
+                    .granted
+                    .iter()
+                    .any(|(frontend, poll)| (frontend.as_str(), *poll) == to)
         })
     }
 }
@@ -253,7 +254,7 @@ fn requeue(flow: &mut Flow) {
         return;
     }
     flow.attempt += 1;
-    flow.granted_to = None;
+    flow.granted.clear();
     flow.granted_iv.clear();
     flow.task = Task::Queued;
 }

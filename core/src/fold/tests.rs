@@ -396,15 +396,52 @@ fn an_attempt_is_granted_again_to_repeats_of_its_request_only() {
     assert_eq!(grants(&b.claim(&id, 1, 6)), 0, "another request");
     assert_eq!(grants(&b.claim_repeat("fe-2", &id, 9, 5)), 1);
     assert_eq!(grants(&b.claim_repeat("fe-2", &id, 9, 5)), 0, "it has it");
-    // What the first frontend says of its poll no longer matters; what the second says does, and
-    // now only the agent can tell.
-    assert!(offers(&b.unsent("fe-1", &id, 5)).is_empty());
+    // The first frontend has not said that it brought nothing: only the agent can tell.
     let asked = b.unsent("fe-2", &id, 9);
     assert!(offers(&asked).is_empty());
+    assert!(
+        offers(&b.unsent("fe-2", &id, 9)).is_empty(),
+        "it has said so"
+    );
     let ask = asks(&asked).remove(0);
     let unknown = b.stats(&[(&ask.once, true, unknown()), (&id, true, unknown())]);
     assert_eq!(offers(&unknown), [(id.clone(), 2)]);
     assert_eq!(grants(&b.claim_repeat("fe-2", &id, 10, 5)), 0, "an old one");
+}
+
+#[test]
+fn what_no_frontend_sent_is_offered_again_and_counts_for_nothing() {
+    let mut b = Bench::new();
+    b.check_in(b"s1");
+    let (id, _) = b.create(1, |_| {});
+    // More often than a task is delivered: each time the poll and its repeat end before the grants
+    // have come.
+    for attempt in 1..=20 {
+        let claim = |b: &mut Bench, frontend: &str, poll| {
+            let header = b.header(frontend);
+            b.apply(Claim {
+                header,
+                flow_id: id.clone(),
+                attempt,
+                poll,
+                packet_iv: attempt.to_be_bytes().to_vec().into(),
+            })
+        };
+        let unsent = |b: &mut Bench, frontend: &str, poll| {
+            let header = b.header(frontend);
+            b.apply(Unsent {
+                header,
+                flow_id: id.clone(),
+                attempt,
+                poll,
+            })
+        };
+        assert_eq!(grants(&claim(&mut b, "fe-1", 5)), 1);
+        assert_eq!(grants(&claim(&mut b, "fe-2", 9)), 1);
+        assert!(offers(&unsent(&mut b, "fe-1", 5)).is_empty());
+        let offered = offers(&unsent(&mut b, "fe-2", 9));
+        assert_eq!(offered, [(id.clone(), attempt + 1)]);
+    }
 }
 
 #[test]
