@@ -4,6 +4,8 @@
 
 mod artifacts;
 mod collecting;
+mod events;
+mod following;
 mod reading;
 mod stage;
 mod uploading;

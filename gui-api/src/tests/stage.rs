@@ -345,15 +345,7 @@ impl Stage {
 
     /// The workers store what an agent sent.
     pub(super) async fn store(&self, messages: impl IntoIterator<Item = VeloMessage>) {
-        let messages = messages.into_iter().map(|message| AgentMessage {
-            session: message.session_id.clone(),
-            bytes: message.encode_to_vec().into(),
-            object: None,
-        });
-        let record = Messages {
-            header: header(),
-            messages: messages.collect(),
-        };
+        let record = sent(CLIENT, messages);
         let key = ClientKey::of(&record.header).unwrap();
         let plan = plan(&key, &record);
         assert!(plan.refused.is_empty(), "{:?}", plan.refused);
@@ -385,6 +377,27 @@ impl Stage {
                 .await
                 .unwrap();
         }
+    }
+
+    /// A frontend takes what an agent sent of its events.
+    pub(super) async fn arrive(
+        &self,
+        client: &str,
+        messages: impl IntoIterator<Item = VeloMessage>,
+    ) {
+        let record = sent(client, messages);
+        let key = ClientKey::of(&record.header).unwrap();
+        let value = record.encode().unwrap();
+        self.arrive_raw(&key, value.into()).await;
+    }
+
+    pub(super) async fn arrive_raw(&self, key: &ClientKey, value: Bytes) {
+        let partition = partition::of_client(key, PARTITIONS);
+        let of = key.client.to_string().into();
+        self.log
+            .append("events", partition, of, value)
+            .await
+            .unwrap();
     }
 
     /// Everything that stands in `scheduling`.
@@ -440,6 +453,22 @@ impl Stage {
                     .unwrap();
             }
         })
+    }
+}
+
+/// What a frontend makes of an agent's messages.
+fn sent(client: &str, messages: impl IntoIterator<Item = VeloMessage>) -> Messages {
+    let messages = messages.into_iter().map(|message| AgentMessage {
+        session: message.session_id.clone(),
+        bytes: message.encode_to_vec().into(),
+        object: None,
+    });
+    Messages {
+        header: Header {
+            client: client.to_owned(),
+            ..header()
+        },
+        messages: messages.collect(),
     }
 }
 
