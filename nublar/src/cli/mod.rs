@@ -2,12 +2,13 @@
 //!
 //! With `--json` a command about one thing (`client`, `flow`, `collect`, `cancel`, `artifacts show`,
 //! `artifacts add`) prints one JSON document; a command that lists (`clients`, `flows`, `results`,
-//! `logs`, `uploads`, `artifacts list`, `topics`) prints JSON lines, one object a line. `dump`
+//! `logs`, `uploads`, `events`, `artifacts list`, `topics`) prints JSON lines, one object a line. `dump`
 //! always prints JSON lines. Errors go to stderr, and the exit code is then not 0.
 
 mod artifacts;
 mod clients;
 mod collect;
+mod events;
 mod flows;
 mod output;
 mod rest;
@@ -112,6 +113,11 @@ pub(crate) enum Command {
         #[command(flatten)]
         of: OfFlow,
     },
+    /// List a client's events, print those of one artifact, or follow them
+    Events {
+        #[command(flatten)]
+        of: OfEvents,
+    },
     /// List, show, add and remove artifacts
     #[command(subcommand)]
     Artifacts(Artifacts),
@@ -136,6 +142,35 @@ pub(crate) struct OfFlow {
     client: String,
     /// The flow, F.…
     flow: String,
+}
+
+/// Events of a client.
+#[derive(Debug, Args)]
+pub(crate) struct OfEvents {
+    #[command(flatten)]
+    target: Target,
+    /// The client, C.…
+    client: String,
+    /// Whose events to print, Artifact or Artifact/Source
+    artifact: Option<String>,
+    /// From this time of the client on: 2026-11-24T10:09:00Z, or seconds since 1970
+    #[arg(long, value_name = "TIME")]
+    since: Option<String>,
+    /// Until before this time of the client
+    #[arg(long, value_name = "TIME")]
+    until: Option<String>,
+    /// At most so many rows
+    #[arg(long, value_name = "N", requires = "artifact")]
+    limit: Option<u64>,
+    /// How to print rows
+    #[arg(long, value_enum, requires = "artifact")]
+    format: Option<results::Format>,
+    /// The log lines instead of the rows
+    #[arg(long, requires = "artifact")]
+    logs: bool,
+    /// Print what arrives from now on, until the command is ended
+    #[arg(long, requires = "artifact", conflicts_with_all = ["since", "until", "limit"])]
+    follow: bool,
 }
 
 /// What to collect.
@@ -218,6 +253,7 @@ impl Command {
             | Self::Logs { of }
             | Self::Uploads { of, .. }
             | Self::Cancel { of } => &of.target,
+            Self::Events { of } => &of.target,
             Self::Artifacts(
                 Artifacts::List { target, .. }
                 | Artifacts::Show { target, .. }
@@ -291,6 +327,7 @@ async fn perform(command: Command, rest: &Rest, out: &mut Output) -> Result<Exit
             None => uploads::list(rest, out, &of).await?,
         },
         Command::Cancel { of } => return flows::cancel(rest, out, &of).await,
+        Command::Events { of } => events::perform(rest, out, &of).await?,
         Command::Artifacts(command) => return artifacts::perform(rest, out, command).await,
         Command::Topics { .. } => topics::list(rest, out).await?,
         Command::Dump { .. } => topics::dump(rest, out).await?,

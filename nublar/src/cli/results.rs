@@ -70,7 +70,7 @@ pub(super) async fn print(
         );
     }
     if format == Format::Table {
-        rows(out, response).await
+        table_of(out, response).await
     } else {
         copy(out, response).await
     }
@@ -153,7 +153,8 @@ impl Lines {
     }
 }
 
-async fn rows(out: &mut Output, response: Response) -> Result<()> {
+/// Rows as tables, some at a time.
+pub(super) async fn table_of(out: &mut Output, response: Response) -> Result<()> {
     let mut lines = Lines::new(response);
     let (mut block, mut any) = (Vec::new(), false);
     while let Some(more) = lines.next().await? {

@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
 use super::artifacts::problem_line;
+use super::events::Event;
 use super::results::{aligned, log_line};
 use super::table::{Table, shown};
 use super::times::{duration, size, time};
@@ -139,6 +140,49 @@ fn a_wish_says_what_the_line_says() {
     assert!(collect::body(&wish("nublar collect C.1 A --param X=1 --param X=2")).is_err());
     assert!(parse("nublar collect C.1").is_err());
     assert!(parse("nublar uploads C.1 F.1 --get x").is_err());
+}
+
+#[test]
+fn events_are_listed_read_or_followed() {
+    assert!(parse("nublar events C.1 --since 5").is_ok());
+    for line in [
+        "nublar events",
+        "nublar events C.1 --follow",
+        "nublar events C.1 --limit 5",
+        "nublar events C.1 --logs",
+        "nublar events C.1 A --follow --since 5",
+        "nublar events C.1 A --follow --limit 5",
+        "nublar events C.1 A --format xml",
+    ] {
+        assert!(parse(line).is_err(), "{line}");
+    }
+    let line = "nublar events C.1 A/S --since 2026-11-24T10:09:00Z --until 7 --limit 3 --logs";
+    assert!(parse(line).is_ok());
+    assert!(parse("nublar events C.1 A/S --follow --logs --json").is_ok());
+}
+
+#[test]
+fn a_stream_becomes_events() {
+    let stream = ": alive\n\nevent: place\nid: 1.2.0.0\ndata: {}\n\n:\n\nid:1.3.0.1\nevent:row\ndata:  {\"a\": \"b: c\"}\n\n";
+    let mut event = Event::default();
+    let mut events = Vec::new();
+    for line in stream.lines() {
+        if event.add(line) {
+            events.push(std::mem::take(&mut event));
+        }
+    }
+    let of = |name: &str, id: &str, data: &str| Event {
+        name: name.to_owned(),
+        id: id.to_owned(),
+        data: data.to_owned(),
+    };
+    assert_eq!(
+        events,
+        [
+            of("place", "1.2.0.0", "{}"),
+            of("row", "1.3.0.1", " {\"a\": \"b: c\"}")
+        ]
+    );
 }
 
 #[test]
