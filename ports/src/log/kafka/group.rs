@@ -7,7 +7,7 @@
 
 use super::super::{Group, GroupEvent, LogError, Position};
 use super::client::{blocking, create, list};
-use super::health::{Health, code_of, passes};
+use super::health::{Complaints, Health, code_of, passes};
 use super::tail::{overtaken, record};
 use super::{Inner, kafka_partition, locked};
 use async_trait::async_trait;
@@ -115,6 +115,7 @@ pub(super) struct KafkaGroup {
     offsets: Option<JoinHandle<Result<Vec<Option<u64>>, LogError>>>,
     /// Running while it is looked up what retention has left.
     lookup: Option<JoinHandle<LogError>>,
+    complaints: Complaints,
     /// Running while marks are committed.
     flushing: Option<JoinHandle<Result<(), KafkaError>>>,
 }
@@ -176,6 +177,7 @@ pub(super) async fn join(
         ready: VecDeque::new(),
         offsets: None,
         lookup: None,
+        complaints: Complaints::default(),
         flushing: None,
     })
 }
@@ -296,7 +298,10 @@ impl KafkaGroup {
                     Ok(())
                 }
                 Some(code) if passes(code) => Ok(()),
-                _ => Err(self.explain("read as member", &error)),
+                _ => {
+                    let error = self.explain("read as member", &error);
+                    self.complaints.tell(error).map_or(Ok(()), Err)
+                }
             },
         }
     }

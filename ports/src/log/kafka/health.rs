@@ -12,6 +12,31 @@ use std::time::{Duration, Instant};
 /// How long after it was reported a refusal explains that nothing answers.
 const EXPLAINS: Duration = Duration::from_secs(30);
 
+/// How often a reader that nobody answers says so.
+const TELL_EVERY: Duration = Duration::from_secs(5);
+
+/// Keeps a reader from telling more than anybody takes from it: its client reports every attempt
+/// to connect that fails, and who waits a moment after each would hear of an outage long after it.
+#[derive(Default)]
+pub(super) struct Complaints {
+    last: Option<Instant>,
+}
+
+impl Complaints {
+    /// The error, unless one that passes by itself was told a moment ago.
+    pub(super) fn tell(&mut self, error: LogError) -> Option<LogError> {
+        if !matches!(error, LogError::Unavailable(_)) {
+            return Some(error);
+        }
+        let told = self.last.is_some_and(|last| last.elapsed() < TELL_EVERY);
+        if told {
+            return None;
+        }
+        self.last = Some(Instant::now());
+        Some(error)
+    }
+}
+
 /// What a client reports on its own, kept to explain the errors of calls: a wrong password, say,
 /// is reported once while every call merely times out.
 #[derive(Clone)]
@@ -224,4 +249,28 @@ pub(super) fn passes(code: Code) -> bool {
             | Code::WaitingForCoordinator
             | Code::PollExceeded
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_outage_is_told_once_in_a_while_and_a_refusal_always() {
+        let mut complaints = Complaints::default();
+        let mut tell =
+            |error: fn(String) -> LogError| complaints.tell(error(String::new())).is_some();
+        assert!(tell(LogError::Unavailable));
+        assert!(!tell(LogError::Unavailable));
+        assert!(tell(LogError::Refused));
+        assert!(!tell(LogError::Unavailable));
+        complaints.last = complaints
+            .last
+            .and_then(|last| last.checked_sub(TELL_EVERY));
+        assert!(
+            complaints
+                .tell(LogError::Unavailable(String::new()))
+                .is_some()
+        );
+    }
 }

@@ -2,7 +2,7 @@
 
 use super::super::{From, LogError, Position, Record, Tail, TailEvent};
 use super::client::{blocking, create, list};
-use super::health::{Health, code_of, passes};
+use super::health::{Complaints, Health, code_of, passes};
 use super::{Inner, kafka_partition};
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -32,6 +32,7 @@ pub(super) struct KafkaTail {
     ready: VecDeque<TailEvent>,
     /// Running while it is looked up what retention has left.
     lookup: Option<JoinHandle<LogError>>,
+    complaints: Complaints,
 }
 
 /// Where a tail begins and where its partitions end, in the order of the partitions.
@@ -66,6 +67,7 @@ pub(super) async fn open(
         readings: HashMap::new(),
         ready: VecDeque::new(),
         lookup: None,
+        complaints: Complaints::default(),
     };
     for ((partition, next), end) in partitions.iter().zip(&bounds.starts).zip(&bounds.ends) {
         tail.readings.insert(
@@ -188,17 +190,17 @@ impl KafkaTail {
     }
 
     /// Whether an error is worth telling; [`Code::AutoOffsetReset`] has been dealt with.
-    fn heard(&self, error: &KafkaError) -> Option<LogError> {
+    fn heard(&mut self, error: &KafkaError) -> Option<LogError> {
         let told = match code_of(error) {
             Some(code) => !passes(code),
             None => true,
         };
-        told.then(|| {
-            self.inner
-                .clients
-                .health()
-                .explain(&format!("read topic {}", self.kafka_topic), error)
-        })
+        if !told {
+            return None;
+        }
+        let doing = format!("read topic {}", self.kafka_topic);
+        let error = self.inner.clients.health().explain(&doing, error);
+        self.complaints.tell(error)
     }
 
     fn look_up(&mut self) {
