@@ -24,6 +24,6 @@ pub use installation::{Installation, Pair, Secrets};
 pub use news::{News, news};
 pub use player::{Player, Reply};
 pub use recorded::{Letter, Recorded};
-pub use server::{Ended, Role, Server};
+pub use server::{Ended, Role, Server, program};
 pub use services::Services;
 pub use wait::{PATIENCE, eventually, is_long, within};

@@ -53,7 +53,7 @@ pub struct Ended {
 }
 
 /// The program, beside the test that runs: cargo builds both into one folder.
-fn program() -> PathBuf {
+pub fn program() -> PathBuf {
     let test = std::env::current_exe().unwrap();
     let folder = test.parent().and_then(Path::parent).unwrap();
     let program = folder.join("nublar");

@@ -134,7 +134,7 @@ impl Datastore {
             if let Some(tables) = event_tables(&folder.join("config/client_monitoring.json.db")) {
                 add(
                     format!("client event tables{of} ({tables})"),
-                    "agents go on with the table that they have until a newer one comes",
+                    "agents run them until their first check-in here, which gives them ours",
                 );
             }
             for (name, what, then) in LEFT {

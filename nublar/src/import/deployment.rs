@@ -15,6 +15,9 @@ const UPLOAD: u64 = 5 << 20;
 /// Where agents connect when nothing is said.
 const PORT: u64 = 8000;
 
+/// A certificate that ends within this is worth a note, seconds.
+const SOON: i64 = 90 * 86_400;
+
 /// A deployment as its agents know it.
 pub(super) struct Deployment {
     /// The agents' authority; its key is empty if it is kept elsewhere.
@@ -91,6 +94,7 @@ impl Deployment {
         let agents_pem = required(yaml, certificate, "agents encrypt to its key")?;
         let agents_key = required(yaml, key, "agents encrypt to it")?;
         let agents_certificate = Certificate::read(agents_pem).map_err(at(certificate))?;
+        agents_certificate.rsa_key().map_err(at(certificate))?;
         rsa_pair(&agents_certificate, agents_key).map_err(at(key))?;
         agents_certificate
             .signed_by(&ca_certificate)
@@ -99,10 +103,12 @@ impl Deployment {
             ("Client.ca_certificate", &ca_certificate),
             (certificate, &agents_certificate),
         ] {
+            let day = &read.until_day;
             if read.until <= now_s {
+                notes.push(format!("{what} ended on {day}: agents refuse it"));
+            } else if read.until <= now_s + SOON {
                 notes.push(format!(
-                    "{what} was valid until {}: agents whose clocks are right refuse it",
-                    read.until_day
+                    "{what} ends on {day}: agents refuse it from then on; put a new one, signed by the same CA, into the secrets file before"
                 ));
             }
         }
@@ -175,7 +181,7 @@ fn server_name(yaml: &Yaml, certificate: &Certificate) -> Result<String> {
     let pinned = yaml.text("Client.pinned_server_name")?;
     let expected = pinned.unwrap_or(nublar_wire::SERVER_NAME);
     match certificate.name.as_deref() {
-        Some(name) if name == expected || name == nublar_wire::SERVER_NAME => Ok(name.to_owned()),
+        Some(name) if name == expected => Ok(name.to_owned()),
         _ => Err(yaml.wrong(
             "Frontend.certificate",
             &format!(
@@ -321,4 +327,45 @@ fn left(yaml: &Yaml) -> Result<Vec<(String, String)>> {
         }
     }
     Ok(left)
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    fn frontend(lines: &str) -> Yaml {
+        Yaml::parse("x.yaml", &format!("Frontend:\n  hostname: x\n{lines}")).unwrap()
+    }
+
+    #[test]
+    fn paths_run_from_slash_to_slash() {
+        for (given, path) in [("", "/"), ("/", "/"), ("a", "/a/"), ("/a/b", "/a/b/")] {
+            let yaml = frontend(&format!("  base_path: '{given}'\n"));
+            assert_eq!(base_path(&yaml).unwrap(), path);
+            assert_eq!(path_of(&format!("https://host:1/{given}")), path);
+        }
+        assert_eq!(path_of("wss://host"), "/");
+    }
+
+    #[test]
+    fn agents_are_listened_for_where_they_call() {
+        let lines = "  bind_address: 10.0.0.1\n  bind_port: 443\n";
+        let at = |lines: &str| listen(&frontend(lines)).map(|at| at.to_string());
+        assert_eq!(at(lines).unwrap(), "10.0.0.1:443");
+        assert_eq!(at("").unwrap(), "0.0.0.0:8000");
+        let error = at("  bind_port: 70000\n").unwrap_err().to_string();
+        assert_eq!(
+            error,
+            "x.yaml, line 3: Frontend.bind_port: expected a port up to 65535"
+        );
+        assert!(at("  bind_address: somewhere\n").is_err());
+    }
+
+    /// The value is that of `printf key | sha256sum`.
+    #[test]
+    fn the_key_stands_for_a_nonce_that_is_not_set() {
+        let hash = hash_of("key").unwrap();
+        assert!(hash.starts_with("2c70e12b7a0646f9"), "{hash}");
+    }
 }
