@@ -79,7 +79,8 @@ macro_rules! log_suite {
                 tails_are_independent, large_records_pass;
             groups: every_partition_is_assigned_once, marks_survive_a_restart,
                 unmarked_is_given_again, partitions_move_with_new_epochs,
-                a_leaver_is_replaced, paused_partitions_wait, lag_is_told,
+                a_leaver_is_replaced, paused_partitions_wait,
+                a_pause_ends_with_the_ownership, lag_is_told,
                 groups_are_independent, new_groups_start_at_the_earliest;
             compaction: the_newest_of_each_key_stays, compaction_under_readers,
                 a_key_is_needed;

@@ -273,7 +273,11 @@ impl KafkaGroup {
                 offset,
             )?;
         }
-        self.consumer.incremental_assign(&assignment)
+        self.consumer.incremental_assign(&assignment)?;
+        // The client remembers a pause beyond the ownership, and nobody else would end it.
+        let partitions: Vec<u32> = taken.iter().map(|(partition, _)| *partition).collect();
+        let taken = list(&self.kafka_topic, &partitions, Offset::Invalid)?;
+        self.consumer.resume(&taken)
     }
 
     /// Deals with what the client gave.

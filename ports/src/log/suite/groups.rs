@@ -171,6 +171,38 @@ pub async fn paused_partitions_wait(factory: &dyn Factory) {
     }
 }
 
+pub async fn a_pause_ends_with_the_ownership(factory: &dyn Factory) {
+    let (subject, topic) = with_topic(factory, 2, &["g"]).await;
+    let log = subject.log();
+    let mut first = within(log.group("g", &topic)).await.unwrap();
+    let mut of_first = Ownership::default();
+    until_owned(&mut first, &mut of_first, 2).await;
+    (0..2).for_each(|partition| first.pause(partition, true));
+    let mut second = within(log.group("g", &topic)).await.unwrap();
+    let mut of_second = Ownership::default();
+    while of_first.epochs.len() != 1 || of_second.epochs.len() != 1 {
+        within(async {
+            tokio::select! {
+                event = first.next() => { of_first.take(event.unwrap()); }
+                event = second.next() => { of_second.take(event.unwrap()); }
+            }
+        })
+        .await;
+    }
+    // One of them is not the first's any more.
+    (0..2).for_each(|partition| first.pause(partition, false));
+    drop(second);
+    until_owned(&mut first, &mut of_first, 2).await;
+    for partition in 0..2 {
+        fill(log.as_ref(), &topic, partition, 0, 10).await;
+    }
+    let mut seen = [0; 2];
+    while seen != [10; 2] {
+        let record = next_owned(&mut first, &mut of_first).await;
+        seen[record.partition as usize] += 1;
+    }
+}
+
 pub async fn lag_is_told(factory: &dyn Factory) {
     let (subject, topic) = with_topic(factory, 2, &["g"]).await;
     let log = subject.log();
