@@ -134,7 +134,7 @@ impl Deployment {
         let server_urls: Vec<_> = yaml.texts("Client.server_urls")?;
         let base_path = base_path(yaml)?;
         for url in &server_urls {
-            if !path_of(url).ends_with(&base_path) {
+            if path_of(url) != base_path {
                 notes.push(format!(
                     "agents call {url}, but Frontend.base_path is {base_path}: a proxy between them has to map one to the other"
                 ));
@@ -250,7 +250,7 @@ fn base_path(yaml: &Yaml) -> Result<String> {
 fn path_of(url: &str) -> String {
     let rest = url.split_once("://").map_or(url, |(_, rest)| rest);
     let path = rest.split_once('/').map_or("", |(_, path)| path);
-    let path = path.trim_end_matches('/');
+    let path = path.trim_matches('/');
     if path.is_empty() {
         "/".to_owned()
     } else {
