@@ -6,7 +6,6 @@ mod agents;
 mod captures;
 mod disk;
 mod engines;
-mod events;
 mod expected;
 mod import;
 mod keys;
