@@ -110,11 +110,20 @@ pub(crate) struct Event {
     pub(crate) rows: u64,
 }
 
+/// The lines of client events of one name, each with the time of its message in microseconds.
+#[derive(Debug, Default)]
+pub(crate) struct Told {
+    pub(crate) rows: Vec<(u64, String)>,
+    pub(crate) logs: Vec<(u64, String)>,
+}
+
 /// A whole recording.
 #[derive(Debug, Default)]
 pub(crate) struct Expected {
     pub(crate) flows: BTreeMap<String, Flow>,
     pub(crate) events: Vec<Event>,
+    /// By name, the lines in the order in which they were sent.
+    pub(crate) told: BTreeMap<String, Told>,
 }
 
 pub(crate) fn sha256(bytes: &[u8]) -> String {
@@ -167,23 +176,34 @@ impl Expected {
 
     fn event(&mut self, message: &Value) {
         let (rows, log) = (&message["VQLResponse"], &message["LogMessage"]);
-        self.events.push(if rows.is_object() {
-            Event {
+        let (event, lines) = if rows.is_object() {
+            let event = Event {
                 source: text(&rows["Query"]["Name"]),
                 at_us: number(&rows["timestamp"]),
                 rows: number(&rows["total_rows"]),
-            }
+            };
+            (event, text(&rows["JSONLResponse"]))
         } else {
             // Log lines of events have a time in themselves alone.
             assert_eq!(number(&log["timestamp"]), 0);
-            let first = text(&log["jsonl"]);
-            let first: Value = serde_json::from_str(first.lines().next().unwrap()).unwrap();
-            Event {
+            let lines = text(&log["jsonl"]);
+            let first: Value = serde_json::from_str(lines.lines().next().unwrap()).unwrap();
+            let event = Event {
                 source: text(&log["artifact"]),
                 at_us: first["client_time"].as_u64().unwrap() * 1_000_000,
                 rows: number(&log["number_of_rows"]),
-            }
-        });
+            };
+            (event, lines)
+        };
+        assert_eq!(lines.lines().count() as u64, event.rows);
+        let told = self.told.entry(event.source.clone()).or_default();
+        let into = if rows.is_object() {
+            &mut told.rows
+        } else {
+            &mut told.logs
+        };
+        into.extend(lines.lines().map(|line| (event.at_us, line.to_owned())));
+        self.events.push(event);
     }
 }
 

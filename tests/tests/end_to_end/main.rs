@@ -6,6 +6,7 @@ mod agents;
 mod captures;
 mod disk;
 mod engines;
+mod events;
 mod expected;
 mod import;
 mod keys;
