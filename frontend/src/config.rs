@@ -1,5 +1,6 @@
 //! What a frontend is told at its start: its configuration, and its secrets apart from it.
 
+use crate::networks::Networks;
 use nublar_core::ids::OrgId;
 use nublar_core::mac::MacKeys;
 use serde::{Deserialize, Serialize};
@@ -46,6 +47,11 @@ pub struct Config {
     pub name: String,
     /// Addresses to listen on, at least one.
     pub listen: Vec<Listen>,
+    /// Load balancers and proxies that are believed about whom they speak for, by
+    /// `X-Forwarded-For` or by a PROXY header.
+    pub trusted_proxies: Networks,
+    /// Whether every connection of such a proxy begins with a PROXY header, of version 1 or 2.
+    pub proxy_protocol: bool,
     /// Path under which the agents' URL points here, from slash to slash.
     pub base_path: String,
     /// Name by which agents know the server; their config may pin another one.
@@ -102,6 +108,8 @@ impl Default for Config {
         Self {
             name: "frontend".into(),
             listen: Vec::new(),
+            trusted_proxies: Networks::default(),
+            proxy_protocol: false,
             base_path: "/".into(),
             server_name: nublar_wire::SERVER_NAME.into(),
             max_poll: Duration::from_secs(10),
@@ -238,6 +246,8 @@ mod tests {
         let text = r#"
             listen = [{ addr = "127.0.0.1:0", tls = true }]
             base_path = "/agents/"
+            trusted_proxies = ["10.0.0.0/8", "2001:db8::1"]
+            proxy_protocol = true
             max_poll_s = 10
             hold_s = 0.5
             adopt_flows = 1795514940
@@ -255,5 +265,10 @@ mod tests {
         let error = toml::from_str::<Config>("max_pol_s = 1").unwrap_err();
         assert!(error.to_string().contains("max_pol_s"), "{error}");
         assert!(toml::from_str::<Config>("hold_s = -1").is_err());
+        let error = toml::from_str::<Config>("trusted_proxies = [\"proxy-1\"]").unwrap_err();
+        assert!(
+            error.to_string().contains("\"proxy-1\" is no network"),
+            "{error}"
+        );
     }
 }

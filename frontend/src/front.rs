@@ -5,12 +5,12 @@ use crate::authenticate::Authenticator;
 use crate::config::Config;
 use crate::deliver::Deliveries;
 use crate::metrics::Metrics;
+use crate::peer::Peer;
 use crate::requests::Requests;
 use crate::store::Store;
 use bytes::Bytes;
 use nublar_core::delivery::Item;
 use nublar_core::ids::ClientKey;
-use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use tokio::sync::{OwnedSemaphorePermit, watch};
@@ -35,7 +35,7 @@ pub(crate) struct Front {
 
 /// One connection of an agent, or of a proxy with many.
 pub(crate) struct Connection {
-    pub(crate) peer: SocketAddr,
+    pub(crate) peer: Peer,
     handed: Mutex<Vec<Handed>>,
     /// Given back when nobody uses the connection any more.
     _place: Place,
@@ -91,7 +91,7 @@ impl Front {
 }
 
 impl Connection {
-    pub(crate) fn new(peer: SocketAddr, place: Place) -> Self {
+    pub(crate) fn new(peer: Peer, place: Place) -> Self {
         Self {
             peer,
             handed: Mutex::default(),

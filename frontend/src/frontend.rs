@@ -78,6 +78,11 @@ impl Frontend {
         if !config.base_path.ends_with('/') {
             config.base_path.push('/');
         }
+        if config.proxy_protocol && config.trusted_proxies.is_empty() {
+            return wrong(
+                "proxy_protocol is on, but trusted_proxies is empty: list who may send the header",
+            );
+        }
         if secrets.orgs.is_empty() {
             return wrong("there is no org: give at least one nonce");
         }

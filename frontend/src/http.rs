@@ -5,6 +5,7 @@ use crate::body::{self, AnswerBody, BodyError};
 use crate::clock::now_us;
 use crate::dead_letters::dead_letter;
 use crate::front::{Connection, Front};
+use crate::peer::Peer;
 use crate::poll;
 use crate::posts::{self, Post};
 use crate::refusal::Refusal;
@@ -34,6 +35,11 @@ pub(crate) async fn serve(
         .uri()
         .path()
         .strip_prefix(front.config.base_path.as_str());
+    let trusted = &front.config.trusted_proxies;
+    let (peer, ignored) = connection.peer.of_request(request.headers(), trusted);
+    if ignored {
+        front.metrics.forwarded_ignored.inc();
+    }
     let sockets = is_socket(request.headers());
     let post = match (request.method(), path) {
         (&Method::GET, Some("server.pem")) => {
@@ -43,20 +49,20 @@ pub(crate) async fn serve(
         (&Method::POST, Some("control" | "send_messages")) => Post::Control,
         (&Method::POST, Some("reader" | "receive_messages")) => Post::Reader,
         (&Method::GET, Some("control" | "send_messages")) if sockets => {
-            return upgrade(front, connection, Post::Control, request);
+            return upgrade(front, connection, peer, Post::Control, request);
         }
         (&Method::GET, Some("reader" | "receive_messages")) if sockets => {
-            return upgrade(front, connection, Post::Reader, request);
+            return upgrade(front, connection, peer, Post::Reader, request);
         }
         _ => {
             front.metrics.not_found.inc();
             return text(StatusCode::NOT_FOUND, "not found\n");
         }
     };
-    match take(&front, &connection, post, request).await {
+    match take(&front, &connection, peer, post, request).await {
         Ok(response) => response,
         Err(refusal) => {
-            refusal.record(&front.metrics, connection.peer);
+            refusal.record(&front.metrics, peer);
             let (status, words) = refusal.answer();
             text(status, words)
         }
@@ -74,6 +80,7 @@ fn is_socket(headers: &HeaderMap) -> bool {
 fn upgrade(
     front: Arc<Front>,
     connection: Arc<Connection>,
+    peer: Peer,
     post: Post,
     mut request: Request<Incoming>,
 ) -> Response<AnswerBody> {
@@ -90,7 +97,7 @@ fn upgrade(
     let upgrade = hyper::upgrade::on(&mut request);
     front.deliveries.tracker().clone().spawn(async move {
         if let Ok(upgraded) = upgrade.await {
-            socket::serve(front, connection, post, upgraded).await;
+            socket::serve(front, connection, peer, post, upgraded).await;
         }
     });
     let mut response = Response::new(AnswerBody::Full(None));
@@ -128,6 +135,7 @@ fn with_type(body: AnswerBody, of: &'static str) -> Response<AnswerBody> {
 async fn take(
     front: &Arc<Front>,
     connection: &Arc<Connection>,
+    peer: Peer,
     post: Post,
     request: Request<Incoming>,
 ) -> Result<Response<AnswerBody>, Refusal> {
@@ -152,7 +160,7 @@ async fn take(
     }
     let mut incoming = request.into_body();
     if let Some(length) = announced.filter(|length| *length > limit) {
-        return over_long(front, connection, &mut incoming, length).await;
+        return over_long(front, peer, &mut incoming, length).await;
     }
     let until = Instant::now() + front.config.hold;
     let expected = announced.unwrap_or(limit);
@@ -166,7 +174,7 @@ async fn take(
         Ok(body) => body,
         Err(BodyError::TooLong(length)) => {
             drop(room);
-            return over_long(front, connection, &mut incoming, length).await;
+            return over_long(front, peer, &mut incoming, length).await;
         }
         Err(BodyError::Broken(reason)) => return Err(Refusal::Body(reason)),
         Err(BodyError::NoRoom) => return Err(Refusal::Busy),
@@ -176,7 +184,7 @@ async fn take(
     let taken = posts::take(front, connection, post, body, room).await?;
     match post {
         Post::Reader => {
-            let (held, courier) = taken.poll(front, connection);
+            let (held, courier) = taken.poll(front, connection, peer);
             Ok(poll::answer(courier, held).await)
         }
         Post::Control => {
@@ -194,12 +202,11 @@ async fn take(
 /// recorded.
 async fn over_long(
     front: &Arc<Front>,
-    connection: &Connection,
+    peer: Peer,
     incoming: &mut Incoming,
     length: usize,
 ) -> Result<Response<AnswerBody>, Refusal> {
     front.metrics.oversize.inc();
-    let peer = connection.peer;
     if let Err(BodyError::Broken(reason)) = body::drain(incoming, &front.config).await {
         return Err(Refusal::Body(reason));
     }

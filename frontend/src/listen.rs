@@ -4,6 +4,8 @@ use crate::config::{Listen, TlsMaterial};
 use crate::error::FrontendError;
 use crate::front::{Connection, Front, Place};
 use crate::http::serve;
+use crate::peer::Peer;
+use crate::proxy_protocol::{self, ProxyError};
 use crate::watched::Watched;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
@@ -23,6 +25,8 @@ use tokio::time::{sleep, timeout};
 use tokio_rustls::TlsAcceptor;
 use tokio_util::task::TaskTracker;
 
+/// In which time a connection must begin to speak.
+const BEGINNING: Duration = Duration::from_secs(120);
 const HANDSHAKE: Duration = Duration::from_secs(15);
 /// Also how long a connection may lie idle.
 const HEADERS: Duration = Duration::from_secs(120);
@@ -111,6 +115,7 @@ pub(crate) async fn accept(
                 continue;
             }
         };
+        let peer = Peer::new(peer);
         let (front, tls, tasks) = (front.clone(), tls.clone(), tracker.clone());
         let place = Place::new(front.metrics.clone(), permit.ok());
         tracker.spawn(async move { greet(stream, peer, place, tls, &front, tasks).await });
@@ -118,14 +123,41 @@ pub(crate) async fn accept(
 }
 
 async fn greet(
-    stream: TcpStream,
-    peer: SocketAddr,
+    mut stream: TcpStream,
+    peer: Peer,
     place: Place,
     tls: Option<TlsAcceptor>,
     front: &Arc<Front>,
     tasks: TaskTracker,
 ) {
     let _ = stream.set_nodelay(true);
+    let config = &front.config;
+    let beginning = proxy_protocol::receive(
+        &mut stream,
+        peer,
+        &config.trusted_proxies,
+        config.proxy_protocol,
+    );
+    let beginning = tokio::select! {
+        beginning = timeout(BEGINNING, beginning) => beginning,
+        () = front.closing.cancelled() => return,
+    };
+    let peer = match beginning {
+        Ok(Ok(peer)) => peer,
+        Ok(Err(ProxyError::Io(error))) => {
+            tracing::debug!(%peer, %error, "connection ended before it began");
+            return;
+        }
+        Ok(Err(error)) => {
+            front.metrics.proxy_refused.inc();
+            tracing::warn!(%peer, %error, "connection closed");
+            return;
+        }
+        Err(_) => {
+            tracing::debug!(%peer, "nothing was said on a connection");
+            return;
+        }
+    };
     let connection = Connection::new(peer, place);
     let Some(tls) = tls else {
         return converse(stream, connection, front, tasks).await;

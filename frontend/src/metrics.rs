@@ -71,6 +71,8 @@ metrics! {
     connections, "gauge", "connections", "connections", "connections that are open";
     sockets, "gauge", "sockets", "connections", "websockets that are open";
     tls_failed, "counter", "tls_failed_total", "handshakes", "tls handshakes that failed";
+    proxy_refused, "counter", "proxy_refused_total", "connections", "connections closed for a PROXY header that may not be, or for want of one";
+    forwarded_ignored, "counter", "forwarded_ignored_total", "requests", "requests with X-Forwarded-For from a peer that is not a trusted proxy";
     posts, "counter", "posts_total", "requests", "control posts that came";
     polls, "counter", "polls_total", "requests", "reader posts that came";
     polls_held, "gauge", "polls_held", "requests", "polls that are held now";

@@ -9,6 +9,7 @@ use crate::body::AnswerBody;
 use crate::clock::now_us;
 use crate::deliver::{End, Held};
 use crate::front::{Connection, Front, Handed};
+use crate::peer::Peer;
 use bytes::Bytes;
 use futures::future::join_all;
 use http::Response;
@@ -120,6 +121,7 @@ struct Padding {
 pub(crate) struct Courier {
     pub(crate) front: Arc<Front>,
     pub(crate) connection: Arc<Connection>,
+    pub(crate) peer: Peer,
     pub(crate) agent: Agent,
     pub(crate) packet_iv: PacketIv,
     pub(crate) table_version: i64,
@@ -154,7 +156,7 @@ async fn next(stage: Stage) -> Option<(Bytes, Stage)> {
 impl Courier {
     /// Opens the poll.
     pub(crate) fn open(&self) -> Held {
-        let address = self.connection.peer.ip().to_string();
+        let address = self.peer.address().to_string();
         self.front
             .deliveries
             .open(&self.agent, self.packet_iv, self.table_version, address)

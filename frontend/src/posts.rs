@@ -4,6 +4,7 @@ use crate::admission::Room;
 use crate::authenticate::{self, Agent};
 use crate::deliver::Held;
 use crate::front::{Connection, Front};
+use crate::peer::Peer;
 use crate::poll::Courier;
 use crate::refusal::Refusal;
 use bytes::Bytes;
@@ -29,8 +30,14 @@ pub(crate) struct Taken {
 
 impl Taken {
     /// Opens the poll that the body was.
-    pub(crate) fn poll(self, front: &Arc<Front>, connection: &Arc<Connection>) -> (Held, Courier) {
+    pub(crate) fn poll(
+        self,
+        front: &Arc<Front>,
+        connection: &Arc<Connection>,
+        peer: Peer,
+    ) -> (Held, Courier) {
         let courier = Courier {
+            peer,
             front: front.clone(),
             connection: connection.clone(),
             agent: self.agent,

@@ -1,9 +1,9 @@
 //! The answers that are not 200, and what is counted and logged for each.
 
 use crate::metrics::{Metric, Metrics};
+use crate::peer::Peer;
 use http::StatusCode;
 use nublar_wire::WireError;
-use std::net::SocketAddr;
 
 /// Why a POST is not taken.
 #[derive(Debug, thiserror::Error)]
@@ -114,7 +114,7 @@ impl Refusal {
     }
 
     /// Counts it and writes a line.
-    pub(crate) fn record(&self, metrics: &Metrics, peer: SocketAddr) {
+    pub(crate) fn record(&self, metrics: &Metrics, peer: Peer) {
         self.metric(metrics).inc();
         let status = self.answer().0.as_u16();
         match self {

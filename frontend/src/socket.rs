@@ -8,6 +8,7 @@ use crate::admission::{Lane, Room};
 use crate::body;
 use crate::deliver::{End, Held};
 use crate::front::{Connection, Front};
+use crate::peer::Peer;
 use crate::poll::Courier;
 use crate::posts::{self, Post};
 use crate::refusal::Refusal;
@@ -67,21 +68,22 @@ impl Ended {
 pub(crate) async fn serve(
     front: Arc<Front>,
     connection: Arc<Connection>,
+    peer: Peer,
     post: Post,
     upgraded: Upgraded,
 ) {
     front.metrics.sockets.inc();
-    let mut socket = Socket::new(front.clone(), connection.clone(), upgraded);
+    let mut socket = Socket::new(front.clone(), connection.clone(), peer, upgraded);
     let ended = match post {
         Post::Control => socket.control().await,
         Post::Reader => socket.reader().await,
     };
     let Err(ended) = ended;
     if let Ended::Refused(refusal) = &ended {
-        refusal.record(&front.metrics, connection.peer);
+        refusal.record(&front.metrics, peer);
         socket.tell(refusal);
     }
-    tracing::debug!(peer = %connection.peer, %ended, "websocket ended");
+    tracing::debug!(%peer, %ended, "websocket ended");
     socket.say(&SocketWriter::server().close(ended.status()));
     let closed = socket.flush().await;
     if closed.is_err() || !matches!(ended, Ended::ByAgent) {
@@ -96,6 +98,7 @@ enum Never {}
 struct Socket {
     front: Arc<Front>,
     connection: Arc<Connection>,
+    peer: Peer,
     io: TokioIo<Upgraded>,
     input: BytesMut,
     output: BytesMut,
@@ -109,12 +112,13 @@ struct Socket {
 }
 
 impl Socket {
-    fn new(front: Arc<Front>, connection: Arc<Connection>, upgraded: Upgraded) -> Self {
+    fn new(front: Arc<Front>, connection: Arc<Connection>, peer: Peer, upgraded: Upgraded) -> Self {
         let now = Instant::now();
         let limit = front.config.body_limit();
         Self {
             front,
             connection,
+            peer,
             io: TokioIo::new(upgraded),
             input: BytesMut::new(),
             output: BytesMut::new(),
@@ -171,7 +175,7 @@ impl Socket {
             let taking =
                 async move { posts::take(&front, &connection, Post::Reader, body, room).await };
             match self.pinging(taking).await? {
-                Ok(taken) => open = Some(taken.poll(&self.front, &self.connection)),
+                Ok(taken) => open = Some(taken.poll(&self.front, &self.connection, self.peer)),
                 Err(refusal) => self.refuse(refusal).await?,
             }
         }
@@ -182,7 +186,7 @@ impl Socket {
         if !matches!(refusal, Refusal::Poison { .. }) {
             return Err(Ended::Refused(refusal));
         }
-        refusal.record(&self.front.metrics, self.connection.peer);
+        refusal.record(&self.front.metrics, self.peer);
         self.tell(&refusal);
         self.flush().await
     }

@@ -31,10 +31,15 @@ pub(crate) const WRITER: fn() -> SocketWriter = || SocketWriter::agent([0x5a, 1,
 
 impl Socket {
     pub(crate) async fn open(running: &Running, path: &str) -> Self {
+        Self::open_with(running, path, "").await
+    }
+
+    /// With further lines in the request's head.
+    pub(crate) async fn open_with(running: &Running, path: &str, lines: &str) -> Self {
         let mut stream = TcpStream::connect(running.http).await.unwrap();
         let head = format!(
             "GET /{path} HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
-             Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: {KEY}\r\n\r\n"
+             Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: {KEY}\r\n{lines}\r\n"
         );
         stream.write_all(head.as_bytes()).await.unwrap();
         let mut answer = Vec::new();

@@ -293,7 +293,7 @@ fn left(yaml: &Yaml) -> Result<Vec<(String, String)>> {
     if let Some(header) = yaml.text("Frontend.proxy_header")? {
         add(
             format!("Frontend.proxy_header ({header})"),
-            "agents' addresses are those of their connections",
+            "list the proxy's address in frontend.trusted_proxies; it has to send X-Forwarded-For, or the PROXY protocol",
         );
     }
     let users = yaml.column("GUI.initial_users", "name");
