@@ -1,4 +1,5 @@
-//! What a poll and a POST cost: `cargo run --release -p nublar-frontend --example cost`.
+//! What a poll, a POST, a TLS handshake and a reconnect cost:
+//! `cargo run --release -p nublar-frontend --example cost`.
 //!
 //! Agents and frontend share this process and the log is in memory. Bodies are sealed beforehand, so
 //! of the agents' side the figures hold the sockets alone. CPU time is that of the process, read
@@ -9,7 +10,7 @@
 use bytes::Bytes;
 use nublar_core::ids::ClientKey;
 use nublar_core::mac::{MacKey, MacKeys};
-use nublar_frontend::{Config, Frontend, Listen, Org, Secrets};
+use nublar_frontend::{Config, Credentials, Frontend, Listen, Metrics, Org, Secrets, TlsMaterial};
 use nublar_ports::Log;
 use nublar_ports::log::{MemoryLog, Retention, TopicSpec};
 use nublar_ports::objects::memory::MemoryObjects;
@@ -18,16 +19,20 @@ use nublar_schemas::topics::{self, Keep, Partitions};
 use nublar_wire::{AgentKey, AgentSession, Compression, Plaintext, ServerKey, message_list};
 use prost::Message as _;
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair};
+use rustls::pki_types::{CertificateDer, ServerName, pem::PemObject as _};
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use tokio::net::TcpStream;
+use tokio_rustls::TlsConnector;
 use tokio_util::sync::CancellationToken;
 
 const NONCE: &str = "nonce";
 const AGENTS: usize = 200;
 const POLLS: usize = 20;
 const POSTS: usize = 2_000;
+const CONNECTIONS: usize = 500;
 
 struct Agent {
     key: AgentKey,
@@ -81,7 +86,7 @@ async fn report<T>(what: &str, n: usize, work: impl Future<Output = T>) -> Durat
     each
 }
 
-async fn start(log: &MemoryLog) -> (Frontend, ServerKey) {
+async fn start(log: &MemoryLog) -> (Frontend, ServerKey, String) {
     let mut params = CertificateParams::new(Vec::new()).unwrap();
     params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
     let ca = CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap();
@@ -91,10 +96,18 @@ async fn start(log: &MemoryLog) -> (Frontend, ServerKey) {
         .distinguished_name
         .push(DnType::CommonName, "VelociraptorServer");
     let pair = KeyPair::from_pem(&key.to_pem().unwrap()).unwrap();
-    let secrets = Secrets {
+    let leaf_key = KeyPair::generate().unwrap();
+    let leaf = CertificateParams::new(vec!["localhost".to_owned()]).unwrap();
+    let credentials = Credentials {
         certificate_pem: params.signed_by(&pair, &ca).unwrap().pem(),
         agent_keys_pem: key.to_pem().unwrap(),
-        tls: None,
+        tls: Some(TlsMaterial {
+            chain_pem: leaf.signed_by(&leaf_key, &ca).unwrap().pem(),
+            key_pem: leaf_key.serialize_pem(),
+        }),
+    };
+    let secrets = Secrets {
+        credentials: tokio::sync::watch::channel(credentials).1,
         orgs: vec![Org {
             nonce: NONCE.into(),
             id: "".parse().unwrap(),
@@ -120,11 +133,9 @@ async fn start(log: &MemoryLog) -> (Frontend, ServerKey) {
         groups: Vec::new(),
     });
     log.declare(&specs).await.unwrap();
+    let addr = "127.0.0.1:0".parse().unwrap();
     let config = Config {
-        listen: vec![Listen {
-            addr: "127.0.0.1:0".parse().unwrap(),
-            tls: false,
-        }],
+        listen: [false, true].map(|tls| Listen { addr, tls }).to_vec(),
         max_poll: Duration::from_millis(500),
         ..Config::default()
     };
@@ -132,14 +143,90 @@ async fn start(log: &MemoryLog) -> (Frontend, ServerKey) {
     (
         Frontend::bind(config, secrets, log, objects).await.unwrap(),
         key,
+        ca.pem(),
     )
+}
+
+/// Private key operations of the frontend so far.
+fn rsa(metrics: &Metrics) -> i64 {
+    metrics.sessions_opened.get() + metrics.sessions_signed.get()
+}
+
+/// Connections over TLS, one after the other, each with a request; `resumed` by the first one's
+/// tickets. CPU time holds both sides.
+async fn handshakes(addr: SocketAddr, ca_pem: &str, resumed: bool) -> Duration {
+    let mut roots = rustls::RootCertStore::empty();
+    roots
+        .add(CertificateDer::from_pem_slice(ca_pem.as_bytes()).unwrap())
+        .unwrap();
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let mut config = rustls::ClientConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_root_certificates(roots)
+        .with_no_client_auth();
+    if !resumed {
+        config.resumption = rustls::client::Resumption::disabled();
+    }
+    let connector = TlsConnector::from(Arc::new(config));
+    let connect = async || {
+        let stream = TcpStream::connect(addr).await.unwrap();
+        let name = ServerName::try_from("localhost").unwrap();
+        let mut stream = connector.connect(name, stream).await.unwrap();
+        ask(&mut stream).await;
+        stream.get_ref().1.handshake_kind()
+    };
+    connect().await;
+    let expected = match resumed {
+        true => rustls::HandshakeKind::Resumed,
+        false => rustls::HandshakeKind::Full,
+    };
+    let what = match resumed {
+        true => "tls connection, resumed, both sides",
+        false => "tls connection, full handshake, both sides",
+    };
+    report(what, CONNECTIONS, async {
+        for _ in 0..CONNECTIONS {
+            assert_eq!(connect().await, Some(expected));
+        }
+    })
+    .await
+}
+
+/// The same connections without TLS.
+async fn plain_connections(addr: SocketAddr) -> Duration {
+    report(
+        "plain connection, both sides: the baseline",
+        CONNECTIONS,
+        async {
+            for _ in 0..CONNECTIONS {
+                ask(&mut TcpStream::connect(addr).await.unwrap()).await;
+            }
+        },
+    )
+    .await
+}
+
+async fn ask(stream: &mut (impl AsyncRead + AsyncWrite + Unpin)) {
+    let request = b"GET /healthz/live HTTP/1.1\r\nHost: x\r\n\r\n";
+    stream.write_all(request).await.unwrap();
+    let mut answer = Vec::new();
+    while !answer.ends_with(b"alive\n") {
+        assert_ne!(stream.read_buf(&mut answer).await.unwrap(), 0);
+    }
+}
+
+fn ratio(what: &str, of: Duration, to: Duration) {
+    // The clock of CPU time has steps of 10 ms.
+    let to = to.as_secs_f64().max(1e-9);
+    println!("{what:<48} {:>8.1} ×", of.as_secs_f64() / to);
 }
 
 #[tokio::main(flavor = "multi_thread", worker_threads = 2)]
 async fn main() {
     let log = MemoryLog::new();
-    let (frontend, server) = start(&log).await;
-    let addr = frontend.addresses()[0];
+    let (frontend, server, ca_pem) = start(&log).await;
+    let (addr, tls_addr) = (frontend.addresses()[0], frontend.addresses()[1]);
     let (metrics, mut ready) = (frontend.metrics(), frontend.ready());
     let shutdown = CancellationToken::new();
     let serving = tokio::spawn(frontend.serve(shutdown.clone()));
@@ -206,7 +293,12 @@ async fn main() {
         );
     })
     .await;
-    report("idle poll, client side included", AGENTS * POLLS, async {
+    println!(
+        "{:<48} {:>8.2} of private keys, an enrolled agent's first poll included",
+        "rsa operations an agent",
+        rsa(&metrics) as f64 / AGENTS as f64
+    );
+    let idle = report("idle poll, client side included", AGENTS * POLLS, async {
         let all = agents
             .iter_mut()
             .zip(&polls)
@@ -218,6 +310,40 @@ async fn main() {
         futures::future::join_all(all).await;
     })
     .await;
+    // After an outage: a new session, under which the same agent comes back.
+    for agent in &mut agents {
+        agent.session = AgentSession::new(&agent.key, server.public_key()).unwrap();
+    }
+    let polls: Vec<Bytes> = agents
+        .iter()
+        .map(|agent| agent.session.seal(&check_in).unwrap())
+        .collect();
+    let before = rsa(&metrics);
+    let back = report("poll under a new session (a reconnect)", AGENTS, async {
+        let all = agents
+            .iter_mut()
+            .zip(&polls)
+            .map(|(agent, body)| agent.post("reader", body));
+        assert!(
+            futures::future::join_all(all)
+                .await
+                .iter()
+                .all(|status| *status == 200)
+        );
+    })
+    .await;
+    println!(
+        "{:<48} {:>8.2} of private keys",
+        "rsa operations a reconnect",
+        (rsa(&metrics) - before) as f64 / AGENTS as f64
+    );
+    ratio("a reconnect in idle polls", back, idle);
+    let plain = plain_connections(addr).await;
+    let full = handshakes(tls_addr, &ca_pem, false).await;
+    let resumed = handshakes(tls_addr, &ca_pem, true).await;
+    ratio("a full handshake in plain connections", full, plain);
+    ratio("a resumed one in plain connections", resumed, plain);
+    ratio("a full handshake in resumed ones", full, resumed);
     let waiting = Duration::from_millis(2_000);
     report(
         "2 s with nothing at all (1 = all of it)",

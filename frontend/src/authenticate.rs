@@ -2,6 +2,7 @@
 
 use crate::config::Org;
 use crate::enrol;
+use crate::identity::Identity;
 use crate::metrics::Metrics;
 use crate::refusal::Refusal;
 use crate::registry::{Known, Registry};
@@ -10,8 +11,8 @@ use moka::sync::Cache;
 use nublar_core::ids::{ClientId, ClientKey, ContentId, OrgId};
 use nublar_ports::Log;
 use nublar_wire::{
-    API_VERSION, AgentPublicKey, Envelope, OutboundSession, Packed, ServerKeys, Session,
-    UnverifiedSession, WireError,
+    API_VERSION, AgentPublicKey, Envelope, OutboundSession, Packed, Session, UnverifiedSession,
+    WireError,
 };
 use std::collections::HashMap;
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};
@@ -78,7 +79,7 @@ struct Opened {
 
 /// Checks who sends. See the [module](self).
 pub(crate) struct Authenticator {
-    keys: ServerKeys,
+    identity: Arc<Identity>,
     server_name: String,
     orgs: HashMap<String, (OrgId, Arc<str>)>,
     registry: Arc<Registry>,
@@ -95,7 +96,7 @@ pub(crate) struct Authenticator {
 
 /// What an authenticator is made of.
 pub(crate) struct Parts {
-    pub(crate) keys: ServerKeys,
+    pub(crate) identity: Arc<Identity>,
     pub(crate) server_name: String,
     pub(crate) orgs: Vec<Org>,
     pub(crate) registry: Arc<Registry>,
@@ -113,7 +114,7 @@ impl Authenticator {
             (org.nonce, (org.id, nonce))
         });
         Self {
-            keys: parts.keys,
+            identity: parts.identity,
             server_name: parts.server_name,
             orgs: orgs.collect(),
             registry: parts.registry,
@@ -133,6 +134,15 @@ impl Authenticator {
         envelope: Envelope,
         until: Instant,
     ) -> Result<(Agent, Packed), Refusal> {
+        let found = self.find(envelope, until).await?;
+        let key = found.0.checked.session.server_key();
+        if self.identity.now().keys.newest().public_key() != key.public_key() {
+            self.metrics.older_key.inc();
+        }
+        Ok(found)
+    }
+
+    async fn find(&self, envelope: Envelope, until: Instant) -> Result<(Agent, Packed), Refusal> {
         if let Some(found) = self.by_cache(&envelope)? {
             return Ok(found);
         }
@@ -155,6 +165,9 @@ impl Authenticator {
         let Some(checked) = self.sessions.get(envelope.cipher()) else {
             return Ok(None);
         };
+        if !self.identity.now().has(checked.session.server_key()) {
+            return Ok(None);
+        }
         let packed = checked
             .session
             .open(envelope)
@@ -193,7 +206,7 @@ impl Authenticator {
 
     /// One private key operation, of which only a few run at once.
     async fn open(&self, envelope: Envelope, until: Instant) -> Result<Opened, Refusal> {
-        let keys = self.keys.clone();
+        let keys = self.identity.now().keys.clone();
         let opened = self.on_private(until, move || {
             let unverified = envelope
                 .unwrap_session(&keys)

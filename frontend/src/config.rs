@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 use std::fmt;
 use std::net::SocketAddr;
 use std::time::Duration;
+use tokio::sync::watch;
 
 /// An address to listen on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -83,6 +84,11 @@ pub struct Config {
     pub byte_budget: usize,
     /// How much of the budget is kept for urgent POSTs and polls, bytes.
     pub byte_reserve: usize,
+    /// Bytes of bodies that one agent may send a second, on average; no limit if 0. The answers to
+    /// one that sends more are held.
+    pub agent_bytes_per_s: usize,
+    /// Bytes that it may send at once beyond that.
+    pub agent_burst: usize,
     /// Connections at once; more wait to be accepted.
     pub max_connections: usize,
     /// How many agents' sessions are kept.
@@ -122,6 +128,8 @@ impl Default for Config {
             max_upload_size: 5 << 20,
             byte_budget: 256 << 20,
             byte_reserve: 32 << 20,
+            agent_bytes_per_s: 32 << 20,
+            agent_burst: 128 << 20,
             max_connections: 100_000,
             sessions: 200_000,
             request_cache: 64 << 20,
@@ -150,7 +158,7 @@ pub struct Org {
 }
 
 /// Chain and key for HTTPS.
-#[derive(Clone)]
+#[derive(Clone, PartialEq, Eq)]
 pub struct TlsMaterial {
     /// Certificates, the leaf first, PEM.
     pub chain_pem: String,
@@ -158,19 +166,32 @@ pub struct TlsMaterial {
     pub key_pem: String,
 }
 
-/// What must not be seen in a config file or a log.
-#[derive(Clone)]
-pub struct Secrets {
+/// What a frontend shows of itself, and the keys for it. It may change while the frontend runs.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Credentials {
     /// What `server.pem` answers: a certificate of the agents' CA for the newest agent-facing key.
     pub certificate_pem: String,
     /// The agent-facing RSA keys, the newest first, PEM.
     pub agent_keys_pem: String,
     /// For the listeners that speak TLS.
     pub tls: Option<TlsMaterial>,
+}
+
+/// What must not be seen in a config file or a log.
+#[derive(Clone)]
+pub struct Secrets {
+    /// What is shown, and what is to be shown from then on whenever it changes.
+    pub credentials: watch::Receiver<Credentials>,
     /// The organisations.
     pub orgs: Vec<Org>,
     /// The keys of the ids that we make.
     pub mac: MacKeys,
+}
+
+impl fmt::Debug for Credentials {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Credentials").finish_non_exhaustive()
+    }
 }
 
 impl fmt::Debug for Secrets {

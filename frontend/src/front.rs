@@ -1,34 +1,37 @@
 //! One frontend while it runs: the parts, put together.
 
 use crate::admission::Admission;
+use crate::allowance::Allowances;
 use crate::authenticate::Authenticator;
 use crate::config::Config;
 use crate::deliver::Deliveries;
+use crate::health::Health;
+use crate::identity::Identity;
 use crate::metrics::Metrics;
 use crate::peer::Peer;
 use crate::requests::Requests;
 use crate::store::Store;
-use bytes::Bytes;
 use nublar_core::delivery::Item;
 use nublar_core::ids::ClientKey;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
-use tokio::sync::{OwnedSemaphorePermit, watch};
-use tokio::time::Instant;
+use tokio::sync::OwnedSemaphorePermit;
+use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
 
 /// What every request needs.
 pub(crate) struct Front {
     pub(crate) config: Config,
     pub(crate) name: String,
-    pub(crate) certificate: Bytes,
+    pub(crate) identity: Arc<Identity>,
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) admission: Admission,
+    pub(crate) allowances: Allowances,
+    pub(crate) health: Arc<Health>,
     pub(crate) authenticator: Authenticator,
     pub(crate) store: Store,
     pub(crate) deliveries: Arc<Deliveries>,
     pub(crate) requests: Requests,
-    pub(crate) ready: watch::Receiver<bool>,
     /// Polls end, nothing new is accepted.
     pub(crate) closing: CancellationToken,
 }
@@ -76,6 +79,20 @@ impl Drop for Place {
 }
 
 impl Front {
+    /// Holds the answer to an agent that sends too much; not when the frontend ends.
+    pub(crate) async fn hold_back(&self, wait: Duration) {
+        if wait.is_zero() {
+            return;
+        }
+        self.metrics.flood_held.inc();
+        let milliseconds = i64::try_from(wait.as_millis()).unwrap_or(i64::MAX);
+        self.metrics.flood_held_ms.add(milliseconds);
+        tokio::select! {
+            () = sleep(wait) => {}
+            () = self.closing.cancelled() => {}
+        }
+    }
+
     /// The connection broke: what was written to it last may or may not have arrived.
     pub(crate) fn in_doubt(&self, connection: &Connection) {
         for handed in connection.broke() {

@@ -1,12 +1,15 @@
 //! Builds a frontend of its configuration and its ports, runs it, and ends it in order.
 
 use crate::admission::Admission;
+use crate::allowance::Allowances;
 use crate::authenticate::{Authenticator, Parts};
 use crate::config::{Config, Secrets};
 use crate::cut::Throttle;
 use crate::deliver::Deliveries;
 use crate::error::FrontendError;
 use crate::front::Front;
+use crate::health::{Health, Read};
+use crate::identity::Identity;
 use crate::listen::{self, Bound};
 use crate::metrics::Metrics;
 use crate::pressure;
@@ -18,7 +21,6 @@ use crate::tasks;
 use nublar_ports::log::LogError;
 use nublar_ports::{Log, Objects};
 use nublar_schemas::topics::{EVENTS, REGISTRY, RESULTS, SCHEDULING, TASKS, UPLOADS};
-use nublar_wire::{PublicKey, ServerKeys};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -49,7 +51,7 @@ pub struct Frontend {
     config: Config,
     name: String,
     secrets: Secrets,
-    keys: ServerKeys,
+    identity: Arc<Identity>,
     log: Arc<dyn Log>,
     objects: Arc<dyn Objects>,
     bound: Vec<Bound>,
@@ -86,12 +88,8 @@ impl Frontend {
         if secrets.orgs.is_empty() {
             return wrong("there is no org: give at least one nonce");
         }
-        let keys = ServerKeys::from_pem(secrets.agent_keys_pem.as_bytes())?;
-        let certified = PublicKey::from_certificate_pem(secrets.certificate_pem.as_bytes())?;
-        if certified != *keys.newest().public_key() {
-            return wrong("the certificate of server.pem is not for the newest agent-facing key");
-        }
-        let bound = listen::bind(&config.listen, secrets.tls.as_ref()).await?;
+        let identity = Arc::new(Identity::new(&secrets.credentials.borrow())?);
+        let bound = listen::bind(&config.listen, &identity).await?;
         let name = format!("{}-{:08x}", config.name, random());
         let metrics = Arc::new(Metrics::default());
         let ready = watch::Sender::new(false);
@@ -99,7 +97,7 @@ impl Frontend {
             config,
             name,
             secrets,
-            keys,
+            identity,
             log,
             objects,
             bound,
@@ -141,7 +139,7 @@ impl Frontend {
             config,
             name,
             secrets,
-            keys,
+            identity,
             log,
             objects,
             bound,
@@ -162,7 +160,7 @@ impl Frontend {
         let deliveries = Arc::new(Deliveries::new(appender, name.clone(), metrics.clone()));
         let (pressed, is_pressed) = watch::channel(false);
         let authenticator = Authenticator::new(Parts {
-            keys,
+            identity: identity.clone(),
             server_name: config.server_name.clone(),
             orgs: secrets.orgs,
             registry: registry.clone(),
@@ -200,6 +198,10 @@ impl Frontend {
             background.clone(),
         ));
         work.spawn(deliveries.clone().run());
+        work.spawn({
+            let (identity, background) = (identity.clone(), background.clone());
+            async move { identity.follow(secrets.credentials, background).await }
+        });
         work.spawn(pressure::watch(
             log.clone(),
             config.retention,
@@ -211,11 +213,13 @@ impl Frontend {
 
         let drain = config.drain;
         let connections = Arc::new(Semaphore::new(config.max_connections));
+        let health = Arc::new(Health::new());
         let front = Arc::new(Front {
             admission: Admission::new(&config, is_pressed, metrics.clone()),
-            certificate: secrets.certificate_pem.into(),
+            allowances: Allowances::new(&config),
+            health: health.clone(),
+            identity,
             requests: Requests::new(log, config.request_cache),
-            ready: ready.subscribe(),
             name,
             metrics,
             authenticator,
@@ -233,8 +237,10 @@ impl Frontend {
         let all_read = async {
             let mut is_reading = is_reading;
             registry.caught_up().await;
+            health.has_read(Read::Registry);
             // It is closed only when the work ended, which ends this too.
             let _ = is_reading.wait_for(|reading| *reading).await;
+            health.has_read(Read::Everything);
             ready.send_replace(true);
             shutdown.cancelled().await;
         };

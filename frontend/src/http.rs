@@ -43,9 +43,11 @@ pub(crate) async fn serve(
     let sockets = is_socket(request.headers());
     let post = match (request.method(), path) {
         (&Method::GET, Some("server.pem")) => {
-            return with_type(front.certificate.clone().into(), "application/x-pem-file");
+            let certificate = front.identity.now().certificate.clone();
+            return with_type(certificate.into(), "application/x-pem-file");
         }
         (&Method::GET, Some("healthz")) => return healthz(&front),
+        (&Method::GET, Some("healthz/live")) => return text(StatusCode::OK, "alive\n"),
         (&Method::POST, Some("control" | "send_messages")) => Post::Control,
         (&Method::POST, Some("reader" | "receive_messages")) => Post::Reader,
         (&Method::GET, Some("control" | "send_messages")) if sockets => {
@@ -109,16 +111,35 @@ fn upgrade(
     response
 }
 
+/// Whether agents should come here. What is wrong, or worth knowing, stands in the lines below.
 fn healthz(front: &Front) -> Response<AnswerBody> {
-    if *front.ready.borrow() && !front.closing.is_cancelled() {
-        text(StatusCode::OK, "ok\n")
-    } else {
-        text(StatusCode::SERVICE_UNAVAILABLE, "not ready\n")
+    let mut wrong = front.health.wrong(Instant::now());
+    if front.closing.is_cancelled() {
+        wrong.push("it ends".to_owned());
     }
+    let (status, mut words) = if wrong.is_empty() {
+        (StatusCode::OK, "ok\n".to_owned())
+    } else {
+        (StatusCode::SERVICE_UNAVAILABLE, "not ready\n".to_owned())
+    };
+    if front.metrics.pressure.get() > 0 {
+        wrong.push("posts in bulk are held: workers are far behind".to_owned());
+    }
+    let halted = front.metrics.registry_halted.get();
+    if halted > 0 {
+        wrong.push(format!(
+            "{halted} partitions of the registry hold records of a newer version: upgrade this"
+        ));
+    }
+    for line in wrong {
+        words.push_str(&line);
+        words.push('\n');
+    }
+    text(status, words)
 }
 
-fn text(status: StatusCode, words: &'static str) -> Response<AnswerBody> {
-    let body = AnswerBody::from(Bytes::from_static(words.as_bytes()));
+fn text(status: StatusCode, words: impl Into<Bytes>) -> Response<AnswerBody> {
+    let body = AnswerBody::from(words.into());
     let mut response = with_type(body, "text/plain");
     *response.status_mut() = status;
     response
@@ -188,6 +209,9 @@ async fn take(
             Ok(poll::answer(courier, held).await)
         }
         Post::Control => {
+            if lane == Lane::Bulk {
+                front.hold_back(taken.wait).await;
+            }
             let until = Instant::now() + front.config.hold;
             let nothing = front
                 .authenticator

@@ -11,6 +11,7 @@
 //! ```
 
 mod admission;
+mod allowance;
 mod answer;
 mod authenticate;
 mod body;
@@ -23,7 +24,9 @@ mod enrol;
 mod error;
 mod front;
 mod frontend;
+mod health;
 mod http;
+mod identity;
 mod listen;
 mod metrics;
 mod networks;
@@ -42,7 +45,7 @@ mod store;
 mod tasks;
 mod watched;
 
-pub use config::{AdoptFlows, Config, Listen, Org, Secrets, TlsMaterial};
+pub use config::{AdoptFlows, Config, Credentials, Listen, Org, Secrets, TlsMaterial};
 pub use error::FrontendError;
 pub use frontend::{Frontend, run};
 pub use metrics::{Description, Metric, Metrics};

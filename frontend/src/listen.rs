@@ -1,9 +1,10 @@
 //! Sockets: TLS, HTTP/1.1 and HTTP/2 on each, and an orderly end.
 
-use crate::config::{Listen, TlsMaterial};
+use crate::config::Listen;
 use crate::error::FrontendError;
 use crate::front::{Connection, Front, Place};
 use crate::http::serve;
+use crate::identity::Identity;
 use crate::peer::Peer;
 use crate::proxy_protocol::{self, ProxyError};
 use crate::watched::Watched;
@@ -11,8 +12,6 @@ use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::conn::auto::Builder;
 use rustls::ServerConfig;
-use rustls::pki_types::pem::PemObject as _;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -45,9 +44,12 @@ pub(crate) struct Bound {
 /// Opens the sockets.
 pub(crate) async fn bind(
     listen: &[Listen],
-    tls: Option<&TlsMaterial>,
+    identity: &Arc<Identity>,
 ) -> Result<Vec<Bound>, FrontendError> {
-    let acceptor = tls.map(acceptor).transpose()?;
+    let acceptor = match identity.has_leaf() {
+        true => Some(acceptor(identity)?),
+        false => None,
+    };
     let mut bound = Vec::with_capacity(listen.len());
     for &Listen { addr, tls } in listen {
         let refuse = |source| FrontendError::Bind { addr, source };
@@ -70,21 +72,18 @@ pub(crate) async fn bind(
     Ok(bound)
 }
 
-fn acceptor(material: &TlsMaterial) -> Result<TlsAcceptor, FrontendError> {
-    let bad =
-        |what: &str, error: &dyn std::fmt::Display| FrontendError::Tls(format!("{what}: {error}"));
-    let chain = CertificateDer::pem_slice_iter(material.chain_pem.as_bytes())
-        .collect::<Result<Vec<_>, _>>()
-        .map_err(|error| bad("certificate chain", &error))?;
-    let key = PrivateKeyDer::from_pem_slice(material.key_pem.as_bytes())
-        .map_err(|error| bad("private key", &error))?;
+/// The leaf may change while this is in use. Who comes back within some hours takes up where he
+/// was, by a ticket that nobody has to remember.
+fn acceptor(identity: &Arc<Identity>) -> Result<TlsAcceptor, FrontendError> {
+    let bad = |what: &str, error: rustls::Error| FrontendError::Tls(format!("{what}: {error}"));
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
     let mut config = ServerConfig::builder_with_provider(provider)
         .with_protocol_versions(&[&rustls::version::TLS13, &rustls::version::TLS12])
-        .map_err(|error| bad("versions", &error))?
+        .map_err(|error| bad("versions", error))?
         .with_no_client_auth()
-        .with_single_cert(chain, key)
-        .map_err(|error| bad("certificate and key", &error))?;
+        .with_cert_resolver(identity.clone());
+    config.ticketer = rustls::crypto::aws_lc_rs::Ticketer::new()
+        .map_err(|error| bad("keys of tickets", error))?;
     config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
     Ok(TlsAcceptor::from(Arc::new(config)))
 }

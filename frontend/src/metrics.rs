@@ -80,6 +80,9 @@ metrics! {
     body_bytes, "counter", "body_bytes_total", "bytes", "bodies that were read";
     admitted_bytes, "gauge", "admitted_bytes", "bytes", "budget that is in use";
     held_back, "counter", "held_back_total", "requests", "posts that had to wait for room";
+    flood_held, "counter", "flood_held_total", "requests", "answers that were held because their agent sends too much";
+    flood_held_ms, "counter", "flood_held_ms_total", "milliseconds", "time for which they were to be held";
+    refused_flood, "counter", "refused_flood_total", "requests", "503: the agent sends side by side far more than it may";
     refused_busy, "counter", "refused_busy_total", "requests", "503: no room in time";
     refused_registry, "counter", "refused_registry_total", "requests", "503: the registry's position was not to be had in time";
     refused_log, "counter", "refused_log_total", "requests", "503: the log did not take the records";
@@ -99,6 +102,7 @@ metrics! {
     registry_halted, "gauge", "registry_halted", "partitions", "partitions of the registry that hold records of a newer version";
     position_reads, "counter", "position_reads_total", "reads", "reads of the registry's end";
     sessions_opened, "counter", "sessions_opened_total", "sessions", "sessions that were decrypted with a private key";
+    older_key, "counter", "older_key_total", "requests", "requests whose session is encrypted to a key that is not the newest";
     sessions_signed, "counter", "sessions_signed_total", "sessions", "sessions that were signed for answers";
     messages, "counter", "messages_total", "messages", "messages that were stored";
     records, "counter", "records_total", "records", "records that were appended for posts";

@@ -1,6 +1,7 @@
 //! The way of an agent's body, however it came: checked, cut and stored.
 
 use crate::admission::Room;
+use crate::allowance::Verdict;
 use crate::authenticate::{self, Agent};
 use crate::deliver::Held;
 use crate::front::{Connection, Front};
@@ -10,6 +11,7 @@ use crate::refusal::Refusal;
 use bytes::Bytes;
 use nublar_core::delivery::PacketIv;
 use std::sync::Arc;
+use std::time::Duration;
 use tokio::time::Instant;
 
 /// Which of the two it is.
@@ -26,6 +28,8 @@ pub(crate) struct Taken {
     pub(crate) agent: Agent,
     packet_iv: PacketIv,
     table_version: i64,
+    /// How long the answer is to be held, because the agent sends too much.
+    pub(crate) wait: Duration,
 }
 
 impl Taken {
@@ -56,11 +60,35 @@ pub(crate) async fn take(
     body: Bytes,
     room: Room,
 ) -> Result<Taken, Refusal> {
+    let taken = store(front, connection, post, body, room).await;
+    match &taken {
+        Ok(_) => front.health.log_works(),
+        Err(refusal @ (Refusal::Log(_) | Refusal::Registry)) => {
+            front.health.log_failed(refusal.to_string(), Instant::now());
+        }
+        Err(_) => {}
+    }
+    taken
+}
+
+async fn store(
+    front: &Arc<Front>,
+    connection: &Connection,
+    post: Post,
+    body: Bytes,
+    room: Room,
+) -> Result<Taken, Refusal> {
     let until = Instant::now() + front.config.hold;
     let length = body.len();
     let envelope = authenticate::envelope(body)?;
     let packet_iv = *envelope.packet_iv();
     let (agent, packed) = front.authenticator.check(envelope, until).await?;
+    let Verdict::Hold(wait) = front
+        .allowances
+        .charge(agent.client(), length, Instant::now())
+    else {
+        return Err(Refusal::Flood(agent.client().to_string()));
+    };
     if post == Post::Reader {
         connection.came_back(agent.client());
     }
@@ -81,5 +109,6 @@ pub(crate) async fn take(
         agent,
         packet_iv,
         table_version: check_in.unwrap_or(0),
+        wait,
     })
 }

@@ -59,6 +59,9 @@ pub(crate) enum Refusal {
     /// No room in time.
     #[error("no room for the body in time")]
     Busy,
+    /// The agent has sent so much side by side that its answers can not be held for it.
+    #[error("{0} sends far more than it may")]
+    Flood(String),
     /// The body ended early or came too slowly.
     #[error("the body did not come: {0}")]
     Body(String),
@@ -87,7 +90,7 @@ impl Refusal {
             Self::Unknown(_) | Self::Csr { .. } | Self::Enrolled(_) => {
                 (StatusCode::NOT_ACCEPTABLE, "please enrol\n")
             }
-            Self::Registry | Self::Log(_) | Self::Busy => {
+            Self::Registry | Self::Log(_) | Self::Busy | Self::Flood(_) => {
                 (StatusCode::SERVICE_UNAVAILABLE, "try again\n")
             }
             Self::Body(_) => (StatusCode::REQUEST_TIMEOUT, "body incomplete\n"),
@@ -109,6 +112,7 @@ impl Refusal {
             Self::Registry => &metrics.refused_registry,
             Self::Log(_) => &metrics.refused_log,
             Self::Busy => &metrics.refused_busy,
+            Self::Flood(_) => &metrics.refused_flood,
             Self::Body(_) => &metrics.broken_bodies,
         }
     }

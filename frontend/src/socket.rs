@@ -138,7 +138,11 @@ impl Socket {
             let taking =
                 async move { posts::take(&front, &connection, Post::Control, body, room).await };
             match self.pinging(taking).await? {
-                Ok(_) => self.answer(&Frame::ok()).await?,
+                Ok(taken) => {
+                    let front = self.front.clone();
+                    self.pinging(front.hold_back(taken.wait)).await?;
+                    self.answer(&Frame::ok()).await?;
+                }
                 Err(refusal) => self.refuse(refusal).await?,
             }
         }

@@ -9,8 +9,8 @@ use bytes::Bytes;
 use nublar_schemas::records::Scheduling;
 use reqwest::StatusCode;
 use std::time::Duration;
-use support::agent::{TestAgent, rows, stats};
-use support::{Deployment, eventually};
+use support::agent::{TestAgent, Version, client, rows, stats};
+use support::{Deployment, Running, eventually};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn without_the_registry_nobody_gets_a_406_and_known_agents_go_on() {
@@ -193,17 +193,24 @@ async fn posts_are_held_while_workers_are_half_a_retention_behind() {
     running.stop().await;
 }
 
+/// Status and words of `healthz`, or of something below it.
+async fn healthz(deployment: &Deployment, running: &Running, below: &str) -> (u16, String) {
+    let http = client(deployment, Version::Plain);
+    let url = format!("http://{}/healthz{below}", running.http);
+    let answer = http.get(url).send().await.unwrap();
+    (answer.status().as_u16(), answer.text().await.unwrap())
+}
+
 #[tokio::test(flavor = "multi_thread")]
-async fn it_is_ready_when_the_registry_was_read() {
+async fn it_is_ready_when_the_registry_was_read_and_says_what_it_waits_for() {
     let deployment = Deployment::new().await;
     deployment.log.take_reads("registry");
     let running = deployment.start_unready(|_| {}).await;
-    let http = support::agent::client(&deployment, support::agent::Version::Plain);
-    let healthz = async || {
-        let url = format!("http://{}/healthz", running.http);
-        http.get(url).send().await.unwrap().status()
-    };
-    assert_eq!(healthz().await, StatusCode::SERVICE_UNAVAILABLE);
+    let (status, words) = healthz(&deployment, &running, "").await;
+    let expected = "not ready\nthe registry of clients is not read yet\n";
+    assert_eq!((status, words.as_str()), (503, expected));
+    let (status, _) = healthz(&deployment, &running, "/live").await;
+    assert_eq!(status, 200, "it lives all the same");
     assert!(!*running.ready.borrow());
     deployment.log.give_back();
     running
@@ -212,6 +219,33 @@ async fn it_is_ready_when_the_registry_was_read() {
         .wait_for(|ready| *ready)
         .await
         .unwrap();
-    assert_eq!(healthz().await, StatusCode::OK);
+    let (status, words) = healthz(&deployment, &running, "").await;
+    assert_eq!((status, words.as_str()), (200, "ok\n"));
+    running.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn health_turns_red_while_the_log_fails_and_says_why() {
+    let deployment = Deployment::new().await;
+    let running = deployment.start().await;
+    let agent = TestAgent::enrolled(&deployment, &running).await;
+    let event = [rows("F.Monitoring", "R", "{}")];
+    agent.control(&event).await;
+    deployment.log.take_appends("events");
+    let words = eventually(async || {
+        let answer = agent.post("control", &event).await;
+        assert_eq!(answer.status(), StatusCode::SERVICE_UNAVAILABLE);
+        let (status, words) = healthz(&deployment, &running, "").await;
+        (status == 503).then_some(words)
+    })
+    .await;
+    assert!(
+        words.starts_with("not ready\nthe log fails since "),
+        "{words}"
+    );
+    assert!(words.contains("a test said so"), "{words}");
+    deployment.log.give_back();
+    agent.control(&event).await;
+    assert_eq!(healthz(&deployment, &running, "").await.0, 200);
     running.stop().await;
 }

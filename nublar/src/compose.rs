@@ -1,5 +1,6 @@
 //! Putting roles together: all of them in one process, or one alone.
 
+use crate::certificates;
 use crate::config::Config;
 use crate::readiness::Services;
 use crate::secrets::Secrets;
@@ -14,6 +15,7 @@ use std::net::SocketAddr;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 use std::time::Duration;
+use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
@@ -199,8 +201,16 @@ impl Process {
             });
         }
         if roles.has(Roles::Frontend) {
+            let watch = certificates::watch(&config.certificates, config.secrets_path()?)?;
+            let credentials = watch.credentials.clone();
+            let watching = watch.run(self.shutdown.clone());
+            self.spawn(async {
+                watching.await;
+                Ok(())
+            });
             for listen in &config.frontend.listen {
-                let addr = self.frontend(config, storage, secrets, *listen).await?;
+                let theirs = theirs(secrets, credentials.clone())?;
+                let addr = self.frontend(config, storage, theirs, *listen).await?;
                 let scheme = if listen.tls { "https" } else { "http" };
                 api.agents
                     .push(format!("{scheme}://{addr}{}", config.frontend.base_path));
@@ -254,25 +264,9 @@ impl Process {
         &mut self,
         config: &Config,
         storage: &Storage,
-        secrets: &Secrets,
+        theirs: nublar_frontend::Secrets,
         listen: nublar_frontend::Listen,
     ) -> Result<SocketAddr> {
-        let orgs = secrets.orgs.iter().map(|org| {
-            Ok(nublar_frontend::Org {
-                nonce: org.nonce.clone(),
-                id: org.id.parse()?,
-            })
-        });
-        let theirs = nublar_frontend::Secrets {
-            certificate_pem: secrets.agents.certificate.clone(),
-            agent_keys_pem: secrets.agents.key.clone(),
-            tls: Some(nublar_frontend::TlsMaterial {
-                chain_pem: secrets.tls.certificate.clone(),
-                key_pem: secrets.tls.key.clone(),
-            }),
-            orgs: orgs.collect::<Result<_>>()?,
-            mac: secrets.mac_keys()?,
-        };
         let one = nublar_frontend::Config {
             listen: vec![listen],
             ..config.frontend.clone()
@@ -332,6 +326,24 @@ impl Process {
             None => bail!("nothing to run"),
         }
     }
+}
+
+/// What a frontend is to keep to itself.
+fn theirs(
+    secrets: &Secrets,
+    credentials: watch::Receiver<nublar_frontend::Credentials>,
+) -> Result<nublar_frontend::Secrets> {
+    let orgs = secrets.orgs.iter().map(|org| {
+        Ok(nublar_frontend::Org {
+            nonce: org.nonce.clone(),
+            id: org.id.parse()?,
+        })
+    });
+    Ok(nublar_frontend::Secrets {
+        credentials,
+        orgs: orgs.collect::<Result<_>>()?,
+        mac: secrets.mac_keys()?,
+    })
 }
 
 /// How often the interrogation is announced anew: its request must not outlive its topic.

@@ -1,5 +1,6 @@
 //! The configuration file: one for all roles, so that every process of an installation reads the same.
 
+use crate::certificates;
 use anyhow::{Context, Result};
 use nublar_ports::StorageConfig;
 use serde::Deserialize;
@@ -19,6 +20,7 @@ pub(crate) struct Config {
     /// What stands behind log, index and objects.
     pub(crate) storage: StorageConfig,
     pub(crate) frontend: nublar_frontend::Config,
+    pub(crate) certificates: certificates::Config,
     pub(crate) foreman: nublar_foreman::Config,
     pub(crate) workers: nublar_ingest_workers::Config,
     pub(crate) gui: Gui,

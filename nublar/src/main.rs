@@ -1,11 +1,13 @@
 //! `nublar`: every role of the server, all of them in one process by default, and the commands of
 //! people.
 
+mod certificates;
 mod cli;
 mod client_config;
 mod compose;
 mod config;
 mod import;
+mod keys;
 mod readiness;
 mod secrets;
 mod setup;
@@ -65,6 +67,9 @@ enum Command {
     /// Take over a deployment of another server
     #[command(subcommand)]
     Import(import::Command),
+    /// Look at the keys and certificates of agents, or put a new key in their place
+    #[command(subcommand)]
+    Keys(keys::Command),
     /// Look at the configuration
     #[command(subcommand)]
     Config(ConfigCommand),
@@ -144,6 +149,7 @@ async fn run(command: Command) -> Result<ExitCode> {
         Command::Gui(at) => compose::run(at.load()?, Roles::Gui).await?,
         Command::ClientConfig { at, client } => print!("{}", client_yaml(&at.load()?, &client)?),
         Command::Import(command) => import::execute(command).await?,
+        Command::Keys(command) => keys::execute(&command)?,
         Command::Config(ConfigCommand::Check(at)) => check(&at.load()?)?,
         Command::People(command) => return cli::execute(command).await,
     }
@@ -206,6 +212,7 @@ fn check(config: &Config) -> Result<()> {
     let secrets = config.secrets_path()?;
     if Path::new(&secrets).exists() {
         Secrets::load(&secrets)?.mac_keys()?;
+        certificates::watch(&config.certificates, secrets)?;
         println!("configuration and secrets can be read");
     } else {
         println!(

@@ -22,6 +22,26 @@ pub(crate) struct Pair {
     pub(crate) key: String,
 }
 
+/// What agents encrypt to from a time on.
+#[derive(Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct NextKey {
+    /// Microseconds since 1970.
+    pub(crate) from_us: i64,
+    pub(crate) certificate: String,
+    pub(crate) key: String,
+}
+
+impl NextKey {
+    /// Certificate and key.
+    pub(crate) fn pair(&self) -> Pair {
+        Pair {
+            certificate: self.certificate.clone(),
+            key: self.key.clone(),
+        }
+    }
+}
+
 /// An organisation's nonce.
 #[derive(Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -52,8 +72,11 @@ pub(crate) struct Secrets {
     pub(crate) obfuscation_nonces: Vec<String>,
     /// The authority that agents trust. Its key may be kept elsewhere: leave it empty then.
     pub(crate) ca: Pair,
-    /// What agents encrypt to. A second key may stand behind the first during a roll.
+    /// What agents encrypt to.
     pub(crate) agents: Pair,
+    /// During a roll of that key: the one that comes in its place. Both are good.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) agents_next: Option<NextKey>,
     /// The leaf of HTTPS.
     pub(crate) tls: Pair,
     pub(crate) orgs: Vec<OrgNonce>,
@@ -140,6 +163,7 @@ impl Secrets {
             obfuscation_nonces: Vec::new(),
             ca,
             agents,
+            agents_next: None,
             tls,
             orgs,
             id_keys: vec![IdKey {

@@ -310,6 +310,13 @@ impl ServerKeys {
         &self.0[0]
     }
 
+    /// Whether this is one of them.
+    pub fn contain(&self, key: &ServerKey) -> bool {
+        self.0
+            .iter()
+            .any(|known| known.public_key() == key.public_key())
+    }
+
     /// Opens what was encrypted to one of the keys, and says to which.
     pub(crate) fn decrypt(&self, message: &[u8]) -> Option<(&ServerKey, Vec<u8>)> {
         self.0
@@ -387,6 +394,7 @@ mod tests {
         let encrypted = stranger.public_key().encrypt(b"secret").unwrap();
         assert!(keys.decrypt(&encrypted).is_none());
         assert!(keys.decrypt(&encrypted[1..]).is_none());
+        assert!(keys.contain(&old) && keys.contain(&new) && !keys.contain(&stranger));
     }
 
     #[test]

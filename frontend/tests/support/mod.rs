@@ -11,7 +11,7 @@ pub(crate) mod socket;
 use faulty::FaultyLog;
 use nublar_core::ids::{ClientKey, OrgId};
 use nublar_core::mac::{MacKey, MacKeys};
-use nublar_frontend::{Config, Frontend, Listen, Metrics, Org, Secrets, TlsMaterial};
+use nublar_frontend::{Config, Credentials, Frontend, Listen, Metrics, Org, Secrets, TlsMaterial};
 use nublar_ports::Log;
 use nublar_ports::log::{From, MemoryLog, Record, Retention, TailEvent, TopicSpec};
 use nublar_ports::objects::memory::MemoryObjects;
@@ -23,6 +23,7 @@ use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, 
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 pub(crate) const PARTITIONS: u32 = 4;
@@ -35,6 +36,9 @@ pub(crate) struct Deployment {
     pub(crate) log: FaultyLog,
     pub(crate) objects: MemoryObjects,
     pub(crate) secrets: Secrets,
+    /// Changes what all of them show.
+    pub(crate) credentials: watch::Sender<Credentials>,
+    pub(crate) ca: CertifiedIssuer<'static, KeyPair>,
     pub(crate) ca_pem: String,
     pub(crate) server: PublicKey,
 }
@@ -63,31 +67,28 @@ impl Deployment {
         agent_keys_pem: String,
         certificate_pem: String,
     ) -> Self {
-        let leaf = KeyPair::generate().unwrap();
-        let mut params = CertificateParams::new(vec!["localhost".to_owned()]).unwrap();
-        params
-            .distinguished_name
-            .push(DnType::CommonName, "localhost");
-        let chain_pem = params.signed_by(&leaf, &ca).unwrap().pem();
-        let tls = TlsMaterial {
-            chain_pem,
-            key_pem: leaf.serialize_pem(),
-        };
+        let tls = leaf(&ca);
         let org = |nonce: &str, id: &str| Org {
             nonce: nonce.into(),
             id: id.parse().unwrap(),
         };
         let log = FaultyLog::new(MemoryLog::new());
         log.inner().declare(&specs()).await.unwrap();
+        let server = PublicKey::from_certificate_pem(certificate_pem.as_bytes()).unwrap();
+        let (sender, credentials) = watch::channel(Credentials {
+            certificate_pem,
+            agent_keys_pem,
+            tls: Some(tls),
+        });
         Self {
             log,
             objects: MemoryObjects::new(),
             ca_pem: ca.pem(),
-            server: PublicKey::from_certificate_pem(certificate_pem.as_bytes()).unwrap(),
+            ca,
+            server,
+            credentials: sender,
             secrets: Secrets {
-                certificate_pem,
-                agent_keys_pem,
-                tls: Some(tls),
+                credentials,
                 orgs: vec![
                     org(NONCE, ""),
                     org(RECORDED_NONCE, ""),
@@ -248,7 +249,21 @@ fn authority() -> CertifiedIssuer<'static, KeyPair> {
     CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap()
 }
 
-fn certificate_for(ca: &CertifiedIssuer<'static, KeyPair>, key_pem: &str, name: &str) -> String {
+/// A new leaf for localhost.
+pub(crate) fn leaf(ca: &CertifiedIssuer<'static, KeyPair>) -> TlsMaterial {
+    let leaf = KeyPair::generate().unwrap();
+    let key_pem = leaf.serialize_pem();
+    TlsMaterial {
+        chain_pem: certificate_for(ca, &key_pem, "localhost"),
+        key_pem,
+    }
+}
+
+pub(crate) fn certificate_for(
+    ca: &CertifiedIssuer<'static, KeyPair>,
+    key_pem: &str,
+    name: &str,
+) -> String {
     let key = KeyPair::from_pem(key_pem).unwrap();
     let mut params = CertificateParams::new(vec![name.to_owned()]).unwrap();
     params.distinguished_name.push(DnType::CommonName, name);

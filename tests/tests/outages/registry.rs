@@ -103,10 +103,13 @@ impl Here {
                 hold: Duration::from_secs(1),
                 ..Default::default()
             };
-            let theirs = nublar_frontend::Secrets {
+            let credentials = nublar_frontend::Credentials {
                 certificate_pem: secrets.agents.certificate.clone(),
                 agent_keys_pem: secrets.agents.key.clone(),
                 tls: None,
+            };
+            let theirs = nublar_frontend::Secrets {
+                credentials: tokio::sync::watch::channel(credentials).1,
                 orgs: vec![nublar_frontend::Org {
                     nonce: secrets.orgs[0].nonce.clone(),
                     id: "".parse().unwrap(),
