@@ -1,7 +1,8 @@
-//! Loads a folder of artifacts and compiles each one: `artifact_check FOLDER`.
+//! Loads a folder of artifacts, compiles each one, and prints and reads back all their VQL:
+//! `artifact_check FOLDER`.
 //!
-//! Prints what is wrong with file, line and column, and how long it took. Tools count as ready,
-//! with a hash of zeros, since nothing is fetched here.
+//! Prints what is wrong with file, line and column, and how long it took; fails if anything is.
+//! Tools count as ready, with a hash of zeros, since nothing is fetched here.
 
 use std::collections::BTreeMap;
 use std::error::Error;
@@ -10,8 +11,9 @@ use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use nublar_core::artifact::{
-    Collect, Compiler, Definition, Kind, Repository, Table, Tool, Tools, Wanted, load,
+    Collect, Compiler, Definition, Kind, Query, Repository, Table, Tool, Tools, Wanted, load,
 };
+use nublar_vql::{format, parse};
 
 fn main() -> Result<(), Box<dyn Error>> {
     let folder = std::env::args()
@@ -48,14 +50,15 @@ fn main() -> Result<(), Box<dyn Error>> {
         texts.len(),
         definitions.len()
     );
-    compile(&definitions);
-    if refused > 0 {
-        return Err("some files were refused".into());
+    let failed = refused + compile(&definitions) + read_back(&definitions);
+    if failed > 0 {
+        return Err(format!("{failed} failures").into());
     }
     Ok(())
 }
 
-fn compile(definitions: &[Definition]) {
+/// Compiles what agents run; returns how many failed.
+fn compile(definitions: &[Definition]) -> usize {
     let mut repository = Repository::empty();
     repository.extend(definitions.iter().cloned());
     let tools = ready(definitions);
@@ -66,20 +69,26 @@ fn compile(definitions: &[Definition]) {
     };
     let start = Instant::now();
     let mut counts: BTreeMap<Kind, (usize, usize, usize)> = BTreeMap::new();
+    let mut silent = 0;
     for definition in definitions {
+        if !matches!(definition.kind, Kind::Client | Kind::ClientEvent) {
+            continue;
+        }
+        if definition.sources.is_empty() {
+            silent += 1;
+            continue;
+        }
         let artifacts = vec![Wanted::new(&definition.name)];
-        let compiled = match definition.kind {
-            Kind::Client => {
-                let collect = Collect {
-                    artifacts,
-                    ..Collect::default()
-                };
-                compiler.compile(&collect).map(|done| done.bytes.len())
-            }
-            Kind::ClientEvent => compiler
+        let compiled = if definition.kind == Kind::ClientEvent {
+            compiler
                 .compile_table(&Table { artifacts })
-                .map(|done| done.events.len()),
-            _ => continue,
+                .map(|done| done.events.len())
+        } else {
+            let collect = Collect {
+                artifacts,
+                ..Collect::default()
+            };
+            compiler.compile(&collect).map(|done| done.bytes.len())
         };
         let (tried, good, most) = counts.entry(definition.kind).or_default();
         *tried += 1;
@@ -92,10 +101,64 @@ fn compile(definitions: &[Definition]) {
         }
     }
     let took = start.elapsed();
+    let mut failed = 0;
     for (kind, (tried, good, most)) in counts {
         println!("{kind}: {good} of {tried} compiled, the largest {most}");
+        failed += tried - good;
     }
-    println!("compiled in {took:?}");
+    println!("{silent} have no sources: nothing to compile; compiled in {took:?}");
+    failed
+}
+
+/// Prints every query and reads it again: it must be the same tree, and print the same. Returns how
+/// many failed.
+fn read_back(definitions: &[Definition]) -> usize {
+    let start = Instant::now();
+    let (mut tried, mut statements, mut failed) = (0, 0, 0);
+    for definition in definitions {
+        let sources = definition.sources.iter();
+        let of_sources = sources.flat_map(|source| [&source.precondition, &source.query]);
+        let queries = [&definition.precondition, &definition.export];
+        let said = queries.into_iter().chain(of_sources);
+        for query in said.filter(|query| !query.is_empty()) {
+            tried += 1;
+            statements += query.statements.len();
+            if let Err(what) = comes_back(query) {
+                println!("not read back: {}: {what}", definition.name);
+                failed += 1;
+            }
+        }
+    }
+    let took = start.elapsed();
+    println!(
+        "{} of {tried} queries, {statements} statements, print and read back as the same tree, {took:?}",
+        tried - failed
+    );
+    failed
+}
+
+fn comes_back(query: &Query) -> Result<(), String> {
+    let tree = parse(&query.text())
+        .into_result()
+        .map_err(|error| format!("not read: {error}"))?;
+    if tree.statements.len() != query.statements.len() {
+        return Err(format!(
+            "{} statements are read as {}",
+            query.statements.len(),
+            tree.statements.len()
+        ));
+    }
+    let printed = format(&tree);
+    let again = parse(&printed)
+        .into_result()
+        .map_err(|error| format!("its print is not read: {error}\n{printed}"))?;
+    if again != tree {
+        return Err(format!("it prints as another tree\n{printed}"));
+    }
+    if format(&again) != printed {
+        return Err(format!("it prints in two ways\n{printed}"));
+    }
+    Ok(())
 }
 
 fn ready(definitions: &[Definition]) -> Tools {
