@@ -120,7 +120,7 @@ impl Default for Config {
             server_name: nublar_wire::SERVER_NAME.into(),
             max_poll: Duration::from_secs(10),
             pad_every: Duration::from_secs(10),
-            ping_every: Duration::from_secs(60),
+            ping_every: Duration::from_secs(25),
             hold: Duration::from_secs(30),
             body_idle: Duration::from_secs(20),
             body_total: Duration::from_secs(300),

@@ -40,6 +40,10 @@ pub(crate) struct AgentOptions {
     /// frontends (`frontend.max_poll_s`) if left out
     #[arg(long, value_name = "SECONDS")]
     pub(crate) max_poll: Option<u32>,
+    /// The URLs show a certificate of an authority that the machines trust, not one of ours: that of
+    /// a load balancer, as a rule
+    #[arg(long)]
+    pub(crate) public_certificate: bool,
     /// The organisation
     #[arg(long, value_name = "ORG", default_value = "")]
     pub(crate) org: String,
@@ -97,7 +101,7 @@ impl AgentOptions {
             "  writeback_windows: {}",
             quoted(&self.writeback_windows)
         )?;
-        yaml.push_str("  use_self_signed_ssl: true\n");
+        writeln!(yaml, "  use_self_signed_ssl: {}", !self.public_certificate)?;
         let max_poll = self.max_poll.unwrap_or_else(|| whole_seconds(held));
         writeln!(yaml, "  max_poll: {max_poll}")?;
         writeln!(yaml, "  max_poll_std: {}", (max_poll / 2).max(1))?;
