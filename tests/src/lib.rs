@@ -27,3 +27,8 @@ pub use recorded::{Letter, Recorded};
 pub use server::{Ended, Role, Server, program};
 pub use services::Services;
 pub use wait::{PATIENCE, eventually, is_long, within};
+
+/// A port that is free, and stays so while what listens there is started anew.
+pub fn free_port() -> std::net::SocketAddr {
+    server::free_port()
+}

@@ -1,0 +1,147 @@
+//! Load balancers as processes, from the files of `deploy/` that docs/load-balancers.md speaks of.
+
+use nublar_tests::{Installation, eventually, free_port};
+use std::net::{SocketAddr, TcpStream};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Kind {
+    Nginx,
+    Haproxy,
+}
+
+impl Kind {
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Nginx => "nginx",
+            Self::Haproxy => "haproxy",
+        }
+    }
+
+    /// The program; none, and a note, where it is not installed.
+    pub(crate) fn program(self) -> Option<PathBuf> {
+        let path = std::env::var_os("PATH").unwrap_or_default();
+        let folders = std::env::split_paths(&path).chain([PathBuf::from("/usr/sbin")]);
+        let mut programs = folders.map(|folder| folder.join(self.name()));
+        let program = programs.find(|program| program.is_file());
+        if program.is_none() {
+            eprintln!("not run: {} is not installed", self.name());
+        }
+        program
+    }
+}
+
+/// One of our files, which is changed for a test.
+pub(crate) struct Text(String);
+
+impl Text {
+    /// Reads `deploy/{kind}/{file}`.
+    pub(crate) fn read(kind: Kind, file: &str) -> Self {
+        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../deploy");
+        Self(std::fs::read_to_string(folder.join(kind.name()).join(file)).unwrap())
+    }
+
+    /// Puts one text in the place of another, which must be there.
+    pub(crate) fn with(self, from: &str, to: &str) -> Self {
+        assert!(self.0.contains(from), "{from:?} is not in {}", self.0);
+        Self(self.0.replace(from, to))
+    }
+}
+
+/// A load balancer that runs. It ends when dropped.
+pub(crate) struct Balancer {
+    process: Child,
+    address: SocketAddr,
+    log: PathBuf,
+}
+
+impl Balancer {
+    /// Starts one; its text listens at 443.
+    pub(crate) async fn start(kind: Kind, installation: &Installation, text: Text) -> Self {
+        let program = kind.program().unwrap();
+        let address = free_port();
+        let name = format!("{}-{}", kind.name(), address.port());
+        let file = |end: &str| installation.beside(&format!("{name}.{end}"));
+        let (config, log) = (file("conf"), file("log"));
+        let mut command = Command::new(program);
+        let text = match kind {
+            Kind::Nginx => {
+                command.arg("-c");
+                let text = text.with("listen 443", &format!("listen {address}"));
+                whole_nginx(&text.0, &file("folder"), &log)
+            }
+            Kind::Haproxy => {
+                command.args(["-db", "-f"]);
+                let text = text.with("bind :443", &format!("bind {address}"));
+                text.with("    user haproxy\n    group haproxy\n", "").0
+            }
+        };
+        std::fs::write(&config, text).unwrap();
+        let output = std::fs::File::create(file("out")).unwrap();
+        command.arg(&config).stdin(Stdio::null());
+        command.stdout(output.try_clone().unwrap()).stderr(output);
+        let process = command.spawn().unwrap();
+        let log = match kind {
+            Kind::Nginx => log,
+            Kind::Haproxy => file("out"),
+        };
+        let mut balancer = Self {
+            process,
+            address,
+            log,
+        };
+        eventually("the load balancer listens", async || {
+            if let Some(status) = balancer.process.try_wait().unwrap() {
+                let said = std::fs::read_to_string(file("out")).unwrap();
+                panic!("{} ended with {status}: {said}", config.display());
+            }
+            TcpStream::connect(address).map(drop)
+        })
+        .await;
+        balancer
+    }
+
+    /// Where it listens.
+    pub(crate) fn address(&self) -> SocketAddr {
+        self.address
+    }
+}
+
+impl Drop for Balancer {
+    fn drop(&mut self) {
+        // Told so, nginx ends its workers too.
+        let pid = self.process.id().to_string();
+        let _ = Command::new("kill").args(["-TERM", &pid]).status();
+        let _ = self.process.wait();
+        if std::thread::panicking() {
+            let said = std::fs::read_to_string(&self.log).unwrap_or_default();
+            let lines: Vec<_> = said.lines().collect();
+            eprintln!("--- the end of {}", self.log.display());
+            for line in &lines[lines.len().saturating_sub(30)..] {
+                eprintln!("{line}");
+            }
+        }
+    }
+}
+
+/// What stands around a file for the `http` or the `stream` block; whatever nginx writes goes into
+/// a folder.
+fn whole_nginx(text: &str, folder: &Path, log: &Path) -> String {
+    std::fs::create_dir_all(folder).unwrap();
+    let stream = text.contains("proxy_timeout");
+    let block = if stream { "stream" } else { "http" };
+    let file = folder.join("included.conf");
+    let start = text.find("access_log").unwrap();
+    let named = text[start..].split_whitespace().nth(1).unwrap();
+    std::fs::write(&file, text.replace(named, &log.display().to_string())).unwrap();
+    let (folder, file) = (folder.display(), file.display());
+    let bodies =
+        format!("client_body_temp_path {folder}/bodies; proxy_temp_path {folder}/answers;");
+    let bodies = if stream { "" } else { &bodies };
+    format!(
+        "include /etc/nginx/modules-enabled/*.conf;\nuser root;\ndaemon off;\nworker_processes 1;\n\
+         pid {folder}/pid;\nerror_log {folder}/errors warn;\nevents {{}}\n\
+         {block} {{\n{bodies}\ninclude {file};\n}}\n"
+    )
+}

@@ -1,0 +1,190 @@
+//! Agents behind load balancers that end TLS themselves, or carry it to the server. Each reaches
+//! the server from [`BALANCER`]; agents are at [`AGENT`], and are known by that.
+
+use crate::agent::{Home, homes};
+use crate::balancer::{Balancer, Kind, Text};
+use crate::life::{Limits, live};
+use nublar_tests::{Installation, Pair, Role, Server};
+use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
+use std::path::PathBuf;
+
+const AGENT: &str = "127.0.0.1";
+const BALANCER: &str = "127.0.0.2";
+/// Polls are held for longer than the load balancers let anything be silent: pads must pass. Agents
+/// are told less, to come back soon after the outage.
+const HELD: &str = "75";
+const TOLD: [&str; 2] = ["--max-poll", "10"];
+
+#[tokio::test(flavor = "multi_thread")]
+async fn stock_agents_live_behind_nginx() {
+    live_behind(Kind::Nginx).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn stock_agents_live_behind_haproxy() {
+    live_behind(Kind::Haproxy).await;
+}
+
+async fn live_behind(kind: Kind) {
+    let homes = homes();
+    if homes.is_empty() || kind.program().is_none() {
+        return;
+    }
+    let mut ends = Scene::new(kind, Tls::Ended).await;
+    let mut carries = Scene::new(kind, Tls::Carried).await;
+    for home in &homes {
+        ends.put("tls ended", home, |text| text).await;
+        if kind == Kind::Nginx {
+            ends.put("buffering", home, buffering).await;
+        }
+        ends.put_public(home).await;
+        carries.put("tls carried", home, |text| text).await;
+    }
+    tokio::join!(ends.live(), carries.live());
+}
+
+/// What nginx does when it is not told otherwise.
+fn buffering(text: Text) -> Text {
+    text.with("proxy_buffering off", "proxy_buffering on")
+        .with("proxy_request_buffering off", "proxy_request_buffering on")
+}
+
+/// Who ends an agent's TLS.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Tls {
+    /// The load balancer: it speaks plain HTTP to the server.
+    Ended,
+    /// The server: the load balancer carries it there.
+    Carried,
+}
+
+/// A server, load balancers in front of it, and agents that live behind them.
+struct Scene {
+    kind: Kind,
+    tls: Tls,
+    installation: Installation,
+    server: Server,
+    balancers: Vec<Balancer>,
+    homes: Vec<Home>,
+}
+
+impl Scene {
+    async fn new(kind: Kind, tls: Tls) -> Self {
+        let installation = Installation::empty().with(&format!(
+            "[frontend]\nmax_poll_s = {HELD}\ntrusted_proxies = [\"{BALANCER}\"]\nproxy_protocol = {}\n",
+            tls == Tls::Carried
+        ));
+        let server = Server::start_role(&installation, Role::Run(2), "run").await;
+        Self {
+            kind,
+            tls,
+            installation,
+            server,
+            balancers: Vec::new(),
+            homes: Vec::new(),
+        }
+    }
+
+    /// Where the server takes what the load balancer brings, without scheme and slash.
+    fn listener(&self) -> &str {
+        let start = match self.tls {
+            Tls::Ended => "http://",
+            Tls::Carried => "https://",
+        };
+        let mut urls = self.server.agents().iter();
+        let address = urls.find_map(|url| url.strip_prefix(start)?.strip_suffix('/'));
+        address.unwrap()
+    }
+
+    /// An agent behind a load balancer of its own, over HTTPS and over WebSockets.
+    async fn put(&mut self, name: &str, home: &Home, change: impl FnOnce(Text) -> Text) {
+        let shown = self.server.secrets().tls.clone();
+        let balancer = self.start(&shown, change).await;
+        for scheme in ["https", "wss"] {
+            let url = format!("{scheme}://{}/", balancer.address());
+            self.homes.push(Home {
+                options: TOLD.map(str::to_owned).into(),
+                ..home.at(&format!("{scheme} {name}"), &url)
+            });
+        }
+        self.balancers.push(balancer);
+    }
+
+    /// The same behind one that shows a certificate of an authority that the machine trusts.
+    async fn put_public(&mut self, home: &Home) {
+        let (authority, shown) = public();
+        let file = self.file(&format!("{}.authority.pem", self.balancers.len()));
+        std::fs::write(&file, authority).unwrap();
+        let balancer = self.start(&shown, |text| text).await;
+        for scheme in ["https", "wss"] {
+            let url = format!("{scheme}://localhost:{}/", balancer.address().port());
+            let options = TOLD.into_iter().chain(["--public-certificate"]);
+            self.homes.push(Home {
+                options: options.map(str::to_owned).collect(),
+                authorities: Some(file.clone()),
+                ..home.at(&format!("{scheme} public certificate"), &url)
+            });
+        }
+        self.balancers.push(balancer);
+    }
+
+    async fn start(&self, shown: &Pair, change: impl FnOnce(Text) -> Text) -> Balancer {
+        let Pair { certificate, key } = shown;
+        let number = self.balancers.len();
+        let pem = self.file(&format!("{number}.pem"));
+        let key_pem = self.file(&format!("{number}.key"));
+        std::fs::write(&pem, format!("{certificate}{key}")).unwrap();
+        std::fs::write(&key_pem, key).unwrap();
+        let (pem, key_pem) = (pem.display().to_string(), key_pem.display().to_string());
+        let listener = self.listener();
+        let server = |port| format!("server one 127.0.0.1:{port}");
+        let from = format!("source {BALANCER}");
+        let text = match (self.kind, self.tls) {
+            (Kind::Nginx, Tls::Ended) => Text::read(self.kind, "terminate.conf")
+                .with("127.0.0.1:8001", listener)
+                .with("proxy_pass", &format!("proxy_bind {BALANCER};\nproxy_pass"))
+                .with("/etc/nginx/nublar.pem", &pem)
+                .with("/etc/nginx/nublar.key", &key_pem),
+            (Kind::Nginx, Tls::Carried) => Text::read(self.kind, "passthrough.conf")
+                .with("127.0.0.1:8000", listener)
+                .with("proxy_pass", &format!("proxy_bind {BALANCER};\nproxy_pass")),
+            (Kind::Haproxy, Tls::Ended) => Text::read(self.kind, "terminate.cfg")
+                .with(&server(8001), &format!("server one {listener} {from}"))
+                .with("/etc/haproxy/nublar.pem", &pem),
+            (Kind::Haproxy, Tls::Carried) => Text::read(self.kind, "passthrough.cfg")
+                .with(&server(8000), &format!("server one {listener} {from}")),
+        };
+        Balancer::start(self.kind, &self.installation, change(text)).await
+    }
+
+    fn file(&self, name: &str) -> PathBuf {
+        self.installation.beside(name)
+    }
+
+    async fn live(mut self) {
+        let limits = &Limits::AMONG_MANY;
+        live(&mut self.server, &self.installation, &self.homes, limits).await;
+        let known = self.server.api().json("/clients").await;
+        let known = known["clients"].as_array().unwrap();
+        assert_eq!(known.len(), self.homes.len());
+        for client in known {
+            assert_eq!(client["last_ip"], AGENT, "{client}");
+        }
+        self.server.stop().await;
+    }
+}
+
+/// An authority, and a certificate of it for this machine.
+fn public() -> (String, Pair) {
+    let mut params = CertificateParams::default();
+    params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    let authority = CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap();
+    let key = KeyPair::generate().unwrap();
+    let params = CertificateParams::new(vec!["localhost".to_owned()]).unwrap();
+    let certificate = params.signed_by(&key, &authority).unwrap();
+    let shown = Pair {
+        certificate: certificate.pem(),
+        key: key.serialize_pem(),
+    };
+    (authority.pem(), shown)
+}
