@@ -1,10 +1,11 @@
 //! Artifacts: what people write in YAML and VQL, and how it becomes requests that agents run.
 //!
-//! [`load`] reads a definition and says what is wrong with it by file, line and key; a
-//! [`Repository`] is a named set of definitions, the built-in ones below those people add; a
-//! [`Compiler`] turns a wish into a request. All of it is pure: the same
-//! input gives the same bytes.
+//! [`load`] reads a definition and says what is wrong with it by file, line and key; a [`Pack`]
+//! is many of them at once; a [`Repository`] is a named set of definitions, the built-in ones below
+//! those people add; a [`Compiler`] turns a wish into a request. All of it is pure: the same input
+//! gives the same bytes.
 
+mod archive;
 mod builtin;
 mod closure;
 mod collect;
@@ -13,9 +14,11 @@ mod definition;
 mod error;
 mod load;
 mod names;
+mod pack;
 mod parameters;
 mod problem;
 mod query;
+mod readable;
 mod reader;
 mod repair;
 mod repository;
@@ -26,6 +29,7 @@ mod yaml;
 #[cfg(test)]
 mod tests;
 
+pub use archive::{ArchiveError, MOST_ARCHIVE, MOST_PACK, is_archive, is_artifact_file, unpack};
 pub use collect::{ArtifactLimits, Collect, Compression, Limits, Table, Wanted};
 pub use compile::{Compiled, CompiledTable, Compiler};
 pub use definition::{
@@ -33,6 +37,8 @@ pub use definition::{
 };
 pub use error::CompileError;
 pub use load::{Loaded, load};
+pub use pack::{Pack, PackFile, Taken, shortcoming};
 pub use problem::{LoadError, Problem};
+pub use readable::{readable_queries, readable_request};
 pub use repository::{Entry, Origin, Repository};
 pub use tools::{Tool, Tools};

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, LazyLock};
 
 use super::builtin;
-use super::definition::{Definition, Kind};
+use super::definition::{Definition, Kind, Query};
 use super::names::suggestion;
 
 /// Where an artifact comes from.
@@ -140,6 +140,39 @@ impl Repository {
         entries.sort_by(|left, right| left.name.cmp(&right.name));
         entries.dedup_by(|left, right| left.name == right.name);
         entries
+    }
+
+    /// The artifacts that call or import one by this name, sorted.
+    #[must_use]
+    pub fn dependents(&self, name: &str) -> Vec<String> {
+        let needs = |query: &Query| query.calls.iter().any(|call| call == name);
+        let mut dependents: Vec<String> = self
+            .visible()
+            .filter(|(definition, _)| {
+                definition.imports.iter().any(|import| import == name)
+                    || needs(&definition.export)
+                    || needs(&definition.precondition)
+                    || definition
+                        .sources
+                        .iter()
+                        .any(|source| needs(&source.query) || needs(&source.precondition))
+            })
+            .map(|(definition, _)| definition.name.clone())
+            .collect();
+        dependents.sort();
+        dependents
+    }
+
+    /// Whether an artifact of this name is part of the program, seen or hidden.
+    #[must_use]
+    pub fn is_builtin(&self, name: &str) -> bool {
+        self.builtin.contains_key(name)
+    }
+
+    /// Whether somebody added an artifact of this name.
+    #[must_use]
+    pub fn is_custom(&self, name: &str) -> bool {
+        self.custom.contains_key(name)
     }
 
     /// `: did you mean X` for a name that is not there, or nothing.

@@ -1,7 +1,9 @@
-//! Artifacts: the list, one of them, and adding and removing one's own.
+//! Artifacts: the list, one of them, what it compiles to, and removing one's own.
 
 use super::answers::Shared;
 use super::commands::answer;
+use super::wish::as_text;
+use crate::app::App;
 use crate::guard::Params;
 use crate::refusal::{Answer, Refusal};
 use crate::tails::{About, Outcome};
@@ -11,10 +13,11 @@ use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
 use nublar_core::artifact::{
-    Collect, Compiler, Definition, Kind, Origin, Problem, Repository, Table, Tools, Wanted, load,
+    Collect, CompileError, Compiler, Kind, Origin, Table, Tools, Wanted, readable_queries,
+    readable_request,
 };
 use serde::Deserialize;
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 use std::collections::BTreeMap;
 use tokio::time::timeout;
 
@@ -114,105 +117,108 @@ pub(crate) async fn one(State(app): Shared, Path(name): Path<String>) -> Answer<
     })))
 }
 
-/// `PUT /artifacts` with a definition in YAML → 200 `{"name", "version", "warnings"}`; what is
-/// wrong with it is refused with 400 and `problems` of line and column.
-pub(crate) async fn put(State(app): Shared, body: Bytes) -> Answer<Response> {
-    app.settings
-        .progress
-        .ready("the settings", app.config.deadline)
-        .await?;
-    let text = std::str::from_utf8(&body)
-        .map_err(|error| Refusal::bad(format!("the artifact is not UTF-8: {error}")))?;
-    let loaded = load("artifact", text).map_err(|error| {
-        let problems: Vec<Value> = error.problems.iter().map(problem).collect();
-        Refusal::bad(error.to_string())
-            .hint("correct the lines that `problems` names and send it again")
-            .with("problems", Value::Array(problems))
-    })?;
-    let definition = loaded.definition;
-    let mut warnings: Vec<Value> = loaded.warnings.iter().map(problem).collect();
-    if let Some(why) = cannot_run(&app.settings.artifacts(), &definition) {
-        warnings.push(json!({ "line": 0, "column": 0, "key": "", "message": why }));
-    }
-    let target = format!("artifact/{}", definition.name);
-    let body = json!({ "yaml": text }).to_string();
-    let (id, outcome) = app.command(About::Org, "setting", &target, body).await?;
-    let version = seen(&app, &target, &outcome).await;
-    answer(&id, outcome, || {
-        let body = json!({ "name": definition.name, "version": version, "warnings": warnings });
-        Ok(Json(body).into_response())
-    })
-}
-
-/// `DELETE /artifacts/{name}` → 204; only of those that were added.
+/// `DELETE /artifacts/{name}` → 200 `{"name", "removed", "built_in", "needed_by"}`: whether there
+/// was one to remove, whether the built-in one of this name is seen again, and the artifacts that
+/// call or import it. Only what was added can be removed; again is no error.
 pub(crate) async fn delete(State(app): Shared, Path(name): Path<String>) -> Answer<Response> {
     app.settings
         .progress
         .ready("the settings", app.config.deadline)
         .await?;
-    let entries = app.settings.artifacts().list();
-    let entry = entries
-        .into_iter()
-        .find(|entry| entry.name == name && entry.alias_of.is_none());
-    match entry.map(|entry| entry.origin) {
-        None => return Err(no_artifact(&name)),
-        Some(Origin::BuiltIn) => {
-            let error = format!("{name} is part of the program and cannot be deleted");
-            return Err(Refusal::new(StatusCode::CONFLICT, error));
-        }
-        Some(Origin::Custom) => {}
-    }
+    let repository = app.settings.artifacts();
     let target = format!("artifact/{name}");
+    let built_in = repository.is_builtin(&name);
+    let body = |removed: bool| {
+        Json(json!({
+            "name": name,
+            "removed": removed,
+            "built_in": built_in,
+            "needed_by": repository.dependents(&name),
+        }))
+        .into_response()
+    };
+    if !repository.is_custom(&name) {
+        if app.settings.is_known(&target) {
+            return Ok(body(false));
+        }
+        if built_in {
+            let error = format!("{name} is part of the program and cannot be removed");
+            return Err(Refusal::new(StatusCode::CONFLICT, error)
+                .hint("add one of the same name in its place"));
+        }
+        return Err(no_artifact(&name));
+    }
     let (id, outcome) = app
         .command(About::Org, "setting", &target, String::new())
         .await?;
-    seen(&app, &target, &outcome).await;
-    answer(&id, outcome, || Ok(StatusCode::NO_CONTENT.into_response()))
+    app.seen(&target, &outcome).await;
+    answer(&id, outcome, || Ok(body(true)))
 }
 
-/// Waits until this server has the version that a command made: what one just did is seen.
-async fn seen(app: &crate::app::App, target: &str, outcome: &Outcome) -> Option<i64> {
-    let Outcome::Done(done) = outcome else {
-        return None;
-    };
-    let body: Value = serde_json::from_str(&done.body).ok()?;
-    let version = body.get("version")?.as_i64()?;
-    let reached = timeout(app.config.command_wait, app.settings.reach(target, version)).await;
-    if reached.is_err() {
-        tracing::warn!(target, version, "the settings have not come yet");
+impl App {
+    /// Waits until this server has the version that a command made: what one just did is seen.
+    pub(super) async fn seen(&self, target: &str, outcome: &Outcome) -> Option<i64> {
+        let Outcome::Done(done) = outcome else {
+            return None;
+        };
+        let body: Value = serde_json::from_str(&done.body).ok()?;
+        let version = body.get("version")?.as_i64()?;
+        let reached = self.settings.reach(target, version);
+        if timeout(self.config.command_wait, reached).await.is_err() {
+            tracing::warn!(target, version, "the settings have not come yet");
+        }
+        Some(version)
     }
-    Some(version)
 }
 
-fn problem(problem: &Problem) -> Value {
-    json!({
-        "line": problem.line,
-        "column": problem.column,
-        "key": problem.key,
-        "message": problem.message,
-    })
+/// What a request is compiled with.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(crate) struct Tried {
+    parameters: Map<String, Value>,
 }
 
-/// Why an artifact that is well-formed would not run as things stand. It is taken all the same:
-/// what it needs may be added next.
-fn cannot_run(repository: &Repository, definition: &Definition) -> Option<String> {
-    let mut repository = repository.clone();
-    repository.insert(definition.clone());
+/// `POST /artifacts/{name}/compile` `{"parameters"}` → the request that an agent would get, under
+/// the names of its protocol; nothing is sent.
+pub(crate) async fn compile(
+    State(app): Shared,
+    Path(name): Path<String>,
+    body: Bytes,
+) -> Answer<Json<Value>> {
+    let tried: Tried = match body.is_empty() {
+        true => Tried::default(),
+        false => serde_json::from_slice(&body)
+            .map_err(|error| Refusal::bad(format!("the body has no parameters: {error}")))?,
+    };
+    app.settings
+        .progress
+        .ready("the settings", app.config.deadline)
+        .await?;
+    let repository = app.settings.artifacts();
+    let kind = repository.get(&name).map(|definition| definition.kind);
+    let mut wanted = Wanted::new(&name);
+    let parameters = tried.parameters.iter();
+    wanted.parameters = parameters
+        .map(|(name, value)| (name.clone(), as_text(value)))
+        .collect();
+    let artifacts = vec![wanted];
     let compiler = Compiler {
         repository: &repository,
         tools: &Tools::default(),
         server_metadata: &BTreeMap::new(),
     };
-    let artifacts = vec![Wanted::new(&definition.name)];
-    let error = match definition.kind {
-        Kind::Client => compiler
-            .compile(&Collect {
-                artifacts,
-                ..Collect::default()
-            })
-            .err(),
-        Kind::ClientEvent => compiler.compile_table(&Table { artifacts }).err(),
-        Kind::Server | Kind::ServerEvent | Kind::Notebook | Kind::Internal => None,
+    let refused = |error: CompileError| Refusal::bad(error.to_string());
+    let shown = if kind == Some(Kind::ClientEvent) {
+        let table = compiler
+            .compile_table(&Table { artifacts })
+            .map_err(refused)?;
+        json!({ "event": readable_queries(&table.events) })
+    } else {
+        let collect = Collect {
+            artifacts,
+            ..Collect::default()
+        };
+        readable_request(&compiler.compile(&collect).map_err(refused)?.request)
     };
-    error.map(|error| format!("it cannot be collected with its defaults yet: {error}"))
+    Ok(Json(shown))
 }

@@ -12,6 +12,7 @@ pub(crate) mod follow;
 pub(crate) mod format;
 pub(crate) mod letters;
 pub(crate) mod logs;
+pub(crate) mod packs;
 pub(crate) mod results;
 pub(crate) mod topics;
 pub(crate) mod uploads;
@@ -20,6 +21,7 @@ pub(crate) mod wish;
 
 use crate::app::App;
 use axum::Router;
+use axum::extract::DefaultBodyLimit;
 use axum::routing::{get, post};
 use std::sync::Arc;
 
@@ -63,11 +65,17 @@ pub(crate) fn routes() -> Router<Arc<App>> {
             get(follow::watch),
         )
         .route("/commands/{command}", get(commands::one))
-        .route("/artifacts", get(artifacts::list).put(artifacts::put))
+        .route(
+            "/artifacts",
+            get(artifacts::list)
+                .put(packs::put)
+                .layer(DefaultBodyLimit::max(packs::MOST_BODY)),
+        )
         .route(
             "/artifacts/{name}",
             get(artifacts::one).delete(artifacts::delete),
         )
+        .route("/artifacts/{name}/compile", post(artifacts::compile))
         .route("/topics", get(topics::list))
         .route("/dead-letters", get(letters::list))
         .route("/dump", get(dump::dump))

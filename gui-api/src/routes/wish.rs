@@ -117,7 +117,7 @@ pub(crate) fn compile(repository: &Repository, asked: Asked) -> Answer<Compiled>
 }
 
 /// Parameters are texts for the agent; `true` and `false` are `Y` and `N`.
-fn as_text(value: &Value) -> String {
+pub(super) fn as_text(value: &Value) -> String {
     match value {
         Value::String(text) => text.clone(),
         Value::Bool(yes) => if *yes { "Y" } else { "N" }.to_owned(),

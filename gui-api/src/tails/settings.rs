@@ -75,6 +75,12 @@ impl Settings {
         self.artifacts.borrow().clone()
     }
 
+    /// Whether a setting was ever made, be it gone since.
+    pub(crate) fn is_known(&self, target: &str) -> bool {
+        let versions = self.versions.lock().unwrap_or_else(PoisonError::into_inner);
+        versions.contains_key(target)
+    }
+
     /// Waits until a setting has at least this version here.
     pub(crate) async fn reach(&self, target: &str, version: i64) {
         let reached = || {

@@ -120,10 +120,10 @@ pub(super) fn summary(flow: &Value) -> String {
     format!("{}{colon}{status} ({})", text(flow, "state"), counts(flow))
 }
 
-/// The wish as the API has it.
-pub(super) fn body(wish: &Wish) -> Result<Value> {
+/// What `--param` says, each name once.
+pub(super) fn parameters(given: &[String]) -> Result<Map<String, Value>> {
     let mut parameters = Map::new();
-    for parameter in &wish.parameters {
+    for parameter in given {
         let Some((name, value)) = parameter
             .split_once('=')
             .filter(|(name, _)| !name.is_empty())
@@ -134,9 +134,14 @@ pub(super) fn body(wish: &Wish) -> Result<Value> {
             bail!("--param {name} is given twice");
         }
     }
+    Ok(parameters)
+}
+
+/// The wish as the API has it.
+pub(super) fn body(wish: &Wish) -> Result<Value> {
     let mut body = json!({
         "artifacts": wish.artifacts,
-        "parameters": parameters,
+        "parameters": parameters(&wish.parameters)?,
         "urgent": wish.urgent,
     });
     let limits = [

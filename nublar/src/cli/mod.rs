@@ -1,9 +1,10 @@
 //! The commands of people: they talk to a running server over its API, and do nothing themselves.
 //!
 //! With `--json` a command about one thing (`client`, `flow`, `collect`, `cancel`, `artifacts show`,
-//! `artifacts add`) prints one JSON document; a command that lists (`clients`, `flows`, `results`,
-//! `logs`, `uploads`, `events`, `artifacts list`, `topics`) prints JSON lines, one object a line. `dump`
-//! always prints JSON lines. Errors go to stderr, and the exit code is then not 0.
+//! `artifacts add`, `artifacts check`, `artifacts remove`) prints one JSON document; a command that
+//! lists (`clients`, `flows`, `results`, `logs`, `uploads`, `events`, `artifacts list`, `topics`)
+//! prints JSON lines, one object a line. `dump` always prints JSON lines, and `artifacts compile`
+//! always a document. Errors go to stderr, and the exit code is then not 0.
 
 mod artifacts;
 mod clients;
@@ -11,6 +12,7 @@ mod collect;
 mod events;
 mod flows;
 mod output;
+mod packs;
 mod rest;
 mod results;
 mod table;
@@ -222,15 +224,36 @@ pub(crate) enum Artifacts {
         /// Its name
         name: String,
     },
-    /// Add artifacts, or replace those of the same names
+    /// Add artifacts, or replace those of the same names: whatever is good is added, and whatever is
+    /// wrong with the rest is said
     Add {
         #[command(flatten)]
         target: Target,
-        /// YAML files; - is standard input
-        #[arg(required = true)]
-        files: Vec<PathBuf>,
+        /// YAML files, folders of them, zip archives; - is standard input
+        #[arg(required = true, value_name = "PATH")]
+        paths: Vec<PathBuf>,
     },
-    /// Remove an artifact that was added
+    /// Say what is wrong with artifacts, without a server
+    Check {
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
+        /// YAML files, folders of them, zip archives; - is standard input
+        #[arg(required = true, value_name = "PATH")]
+        paths: Vec<PathBuf>,
+    },
+    /// Print the request that an agent would get
+    Compile {
+        #[command(flatten)]
+        target: Target,
+        /// The artifact, or Artifact/Source for one source
+        name: String,
+        /// A parameter; repeat it for more
+        #[arg(long = "param", value_name = "NAME=VALUE")]
+        parameters: Vec<String>,
+    },
+    /// Remove an artifact that was added; a built-in one that it hid is used again
+    #[command(visible_alias = "rm")]
     Remove {
         #[command(flatten)]
         target: Target,
@@ -240,8 +263,9 @@ pub(crate) enum Artifacts {
 }
 
 impl Command {
-    fn target(&self) -> &Target {
-        match self {
+    /// The server that is meant; none by commands that need none.
+    fn target(&self) -> Option<&Target> {
+        Some(match self {
             Self::Clients { target, .. }
             | Self::Client { target, .. }
             | Self::Collect { target, .. }
@@ -258,20 +282,30 @@ impl Command {
                 Artifacts::List { target, .. }
                 | Artifacts::Show { target, .. }
                 | Artifacts::Add { target, .. }
+                | Artifacts::Compile { target, .. }
                 | Artifacts::Remove { target, .. },
             ) => target,
-        }
+            Self::Artifacts(Artifacts::Check { .. }) => return None,
+        })
     }
 }
 
 /// Does what was asked. An error is for people; the exit code says the rest.
 pub(crate) async fn execute(command: Command) -> Result<ExitCode> {
-    let mut out = Output::new(command.target().json);
-    let rest = Rest::new(command.target().place()?)?;
-    let done = perform(command, &rest, &mut out).await.and_then(|code| {
-        out.flush()?;
-        Ok(code)
-    });
+    let done = match (command.target().cloned(), command) {
+        (_, Command::Artifacts(Artifacts::Check { json, paths })) => {
+            artifacts::check(&mut Output::new(json), &paths)
+        }
+        (target, command) => {
+            let target = target.unwrap_or_default();
+            let mut out = Output::new(target.json);
+            let rest = Rest::new(target.place()?)?;
+            perform(command, &rest, &mut out).await.and_then(|code| {
+                out.flush()?;
+                Ok(code)
+            })
+        }
+    };
     match done {
         // Whoever read our output has had enough of it.
         Err(error) if is_broken_pipe(&error) => Ok(ExitCode::SUCCESS),

@@ -214,6 +214,7 @@ fn a_server_that_is_not_there_says_how_to_start_it() {
         parse(line)
             .unwrap()
             .target()
+            .unwrap()
             .place()
             .map_err(|error| error.to_string())
     };
