@@ -1,0 +1,11 @@
+//! The parsers that hostile bytes reach.
+
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+
+mod artifacts;
+mod captured;
+mod enrolment;
+mod envelope;
+mod messages;
+mod queries;
+mod sockets;
