@@ -8,12 +8,13 @@ mod compose;
 mod config;
 mod import;
 mod keys;
+mod manual;
 mod readiness;
 mod secrets;
 mod setup;
 
 use anyhow::Result;
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory, Parser, Subcommand};
 use client_config::AgentOptions;
 use compose::Roles;
 use config::Config;
@@ -23,7 +24,15 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-/// A server for fleets of Velociraptor agents.
+/// A server for fleets of Velociraptor agents
+///
+/// `nublar run` is the whole server in one process over one folder. `setup`, `frontend`, `worker`,
+/// `foreman` and `gui` are its parts, each a process of its own, over storage that they share.
+///
+/// The other commands ask a running server. Which one, is said by --data DIR for a server on this
+/// machine, or by --server URL and --token-file FILE; or once, by NUBLAR_DATA, or NUBLAR_SERVER and
+/// NUBLAR_TOKEN_FILE. They print tables for people and, with --json, JSON for programs. Errors go to
+/// standard error, and the exit code is then not 0.
 #[derive(Debug, Parser)]
 #[command(name = "nublar", version, propagate_version = true)]
 struct Arguments {
@@ -48,48 +57,69 @@ enum Command {
         gui: Option<SocketAddr>,
     },
     /// Make topics, index, objects and the secrets file; safe to repeat
+    ///
+    /// Needed once before the parts of a server are started as processes of their own, and again
+    /// after an upgrade. `nublar run` does it by itself.
     Setup(At),
-    /// Run one frontend
+    /// Run a frontend: what agents connect to
     Frontend(At),
-    /// Run ingest-workers
+    /// Run ingest-workers: they store what agents send
     Worker(At),
-    /// Run a foreman
+    /// Run a foreman: it decides which agent is given what, and when a flow has ended
     Foreman(At),
-    /// Run the people's side
+    /// Run the API: what people and programs connect to
     Gui(At),
     /// Print the configuration for agents
+    ///
+    /// YAML for `velociraptor client --config`. Without --url it names this machine.
     ClientConfig {
         #[command(flatten)]
         at: At,
         #[command(flatten)]
         client: AgentOptions,
     },
-    /// Take over a deployment of another server
+    /// Take over a deployment of another server, with its agents as they are
     #[command(subcommand)]
     Import(import::Command),
     /// Look at the keys and certificates of agents, or put a new key in their place
     #[command(subcommand)]
     Keys(keys::Command),
-    /// Look at the configuration
+    /// Check the configuration
     #[command(subcommand)]
     Config(ConfigCommand),
+    /// Print completions for a shell
+    ///
+    /// For bash, save them as ~/.local/share/bash-completion/completions/nublar; for zsh, as _nublar
+    /// in a folder of the fpath; for fish, as ~/.config/fish/completions/nublar.fish.
+    Completions {
+        /// Which shell
+        shell: clap_complete::Shell,
+    },
+    /// Write the pages of the manual, one for each command
+    ///
+    /// `man` finds them in ~/.local/share/man/man1 or /usr/local/share/man/man1.
+    Man {
+        /// Folder to write them into; made if it is not there
+        #[arg(long, value_name = "DIR")]
+        dir: PathBuf,
+    },
     #[command(flatten)]
     People(cli::Command),
 }
 
 #[derive(Debug, Subcommand)]
 enum ConfigCommand {
-    /// Say what is wrong with it
+    /// Say whether the configuration and the secrets can be used, and what is wrong if not
     Check(At),
 }
 
 /// Which installation.
 #[derive(Debug, Clone, clap::Args)]
 struct At {
-    /// Folder of what is kept
+    /// Folder in which everything is kept; of a server over shared storage, its secrets
     #[arg(long, value_name = "DIR", env = "NUBLAR_DATA")]
     data: Option<PathBuf>,
-    /// Configuration file
+    /// Configuration file, TOML; the defaults if left out
     #[arg(long, value_name = "FILE", env = "NUBLAR_CONFIG")]
     config: Option<PathBuf>,
 }
@@ -151,6 +181,13 @@ async fn run(command: Command) -> Result<ExitCode> {
         Command::Import(command) => import::execute(command).await?,
         Command::Keys(command) => keys::execute(&command)?,
         Command::Config(ConfigCommand::Check(at)) => check(&at.load()?)?,
+        Command::Completions { shell } => {
+            manual::completions(Arguments::command(), shell, &mut std::io::stdout())?;
+        }
+        Command::Man { dir } => {
+            let written = manual::pages(Arguments::command(), &dir)?;
+            println!("{written} pages are in {}", dir.display());
+        }
         Command::People(command) => return cli::execute(command).await,
     }
     Ok(ExitCode::SUCCESS)
