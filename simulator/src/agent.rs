@@ -60,7 +60,10 @@ impl Agent {
     ) -> Result<Self, SimError> {
         let client = key.client_id().to_owned();
         let seed = Chance::of(&[&client], config.seed).number();
-        let transport = Transport::new(trust, config.http2, config.faults, seed)?;
+        let mut transport = Transport::new(trust, config.http2, config.faults, seed)?;
+        if config.websockets {
+            transport = transport.over_websockets(trust)?;
+        }
         let hostname = format!("sim-{}", client.strip_prefix("C.").unwrap_or(&client));
         let machine = Arc::new(Machine {
             config,

@@ -30,6 +30,8 @@ pub struct AgentConfig {
     pub hop: bool,
     /// Take HTTP/2 when it is offered.
     pub http2: bool,
+    /// Speak over WebSockets. An agent then stays with its frontend until a socket fails.
+    pub websockets: bool,
     /// What the network does to it.
     pub faults: Faults,
     /// Determines everything that is left to chance.
@@ -52,6 +54,7 @@ impl AgentConfig {
             speed: 1.0,
             hop: false,
             http2: true,
+            websockets: false,
             faults: Faults::NONE,
             seed: 1,
         }

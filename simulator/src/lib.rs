@@ -30,6 +30,7 @@ mod pace;
 mod proxy;
 mod queue;
 mod script;
+mod sockets;
 mod transport;
 mod trust;
 
@@ -50,5 +51,6 @@ pub use pace::{Attempts, Next, Outcome, Round, TokenBucket};
 pub use proxy::Proxy;
 pub use queue::{Item, Queue};
 pub use script::{ARTIFACT, ARTIFACT_YAML, Origin, Script, UploadScript, VARIABLE};
+pub use sockets::Socket;
 pub use transport::{Broken, Reply, Transport};
 pub use trust::Trust;

@@ -204,7 +204,7 @@ impl Link {
         }
         drop(shared);
         let mut round = lock(&self.round);
-        if self.config.hop {
+        if self.config.hop && !self.config.websockets {
             round.hop();
         }
         (format!("{}{path}", round.url()), false)

@@ -45,6 +45,9 @@ struct Arguments {
     /// Do not take HTTP/2
     #[arg(long)]
     http1: bool,
+    /// Speak over WebSockets
+    #[arg(long)]
+    websocket: bool,
     /// Lose one in n answers, after the server has given it: a coin of its own for each answer
     #[arg(long, value_name = "N", default_value_t = 0)]
     lose_every: u32,
@@ -268,6 +271,7 @@ fn agent_config(arguments: &Arguments, proxied: Vec<String>) -> AgentConfig {
         speed: arguments.speed,
         hop: arguments.hop,
         http2: !arguments.http1,
+        websockets: arguments.websocket,
         seed: arguments.seed,
         faults,
         ..AgentConfig::new(urls, arguments.nonce.clone())

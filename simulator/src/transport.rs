@@ -1,8 +1,10 @@
-//! HTTP as an agent speaks it, over a network that loses, repeats and delays when told so.
+//! HTTP or WebSockets as an agent speaks them, over a network that loses, repeats and delays when
+//! told so.
 
 use crate::chance::Chance;
 use crate::error::SimError;
 use crate::faults::{Coins, Fault, Faults};
+use crate::sockets::Sockets;
 use crate::trust::Trust;
 use bytes::{Bytes, BytesMut};
 use reqwest::header;
@@ -34,6 +36,7 @@ pub enum Broken {
 #[derive(Debug)]
 pub struct Transport {
     client: reqwest::Client,
+    sockets: Option<Sockets>,
     faults: Faults,
     coins: Coins,
     posts: AtomicU64,
@@ -57,11 +60,19 @@ impl Transport {
             .build()?;
         Ok(Self {
             client,
+            sockets: None,
             faults,
             coins: Coins::new(seed),
             posts: AtomicU64::new(0),
             chance: Mutex::new(Chance::new(seed)),
         })
+    }
+
+    /// The same, but what is posted goes over WebSockets. The network cannot repeat it there; what it
+    /// loses costs the socket.
+    pub fn over_websockets(mut self, trust: &Trust) -> Result<Self, SimError> {
+        self.sockets = Some(Sockets::new(trust)?);
+        Ok(self)
     }
 
     /// Fetches a document.
@@ -76,9 +87,12 @@ impl Transport {
         let hits = |fault, every| self.coins.hit(fault, every, number);
         self.delay().await;
         if hits(Fault::Drop, self.faults.drop_every) {
+            self.end(url).await;
             return Err(Broken::NoAnswer("the post was lost on purpose".to_owned()));
         }
-        let reply = if hits(Fault::Repeat, self.faults.repeat_every) {
+        let reply = if let Some(sockets) = &self.sockets {
+            sockets.exchange(url, &body).await
+        } else if hits(Fault::Repeat, self.faults.repeat_every) {
             // Whoever repeats takes the answer that comes first.
             let (first, second) = (
                 self.send(url, body.clone(), urgent),
@@ -95,15 +109,24 @@ impl Transport {
         let mut reply = reply?;
         self.delay().await;
         if hits(Fault::Lose, self.faults.lose_every) {
+            self.end(url).await;
             return Err(Broken::NoAnswer(
                 "the answer was lost on purpose".to_owned(),
             ));
         }
         if hits(Fault::Cut, self.faults.cut_every) && !reply.body.is_empty() {
+            self.end(url).await;
             reply.body.truncate(reply.body.len() / 2);
             return Err(Broken::Cut("the answer was cut on purpose".to_owned()));
         }
         Ok(reply)
+    }
+
+    /// A message of a socket is lost with the socket.
+    async fn end(&self, url: &str) {
+        if let Some(sockets) = &self.sockets {
+            sockets.end(url).await;
+        }
     }
 
     async fn send(&self, url: &str, body: Bytes, urgent: bool) -> Result<Reply, Broken> {

@@ -40,13 +40,13 @@ fn text(pem: &[u8]) -> String {
 }
 
 impl Recorded {
-    /// Loads `collections` or `events`.
+    /// Loads `collections`, `events` or `websocket`.
     pub fn load(name: &str) -> Self {
         let capture = Capture::load(name).unwrap();
-        let letters: Vec<_> = capture
-            .exchanges()
-            .unwrap()
+        let exchanges = [capture.exchanges().unwrap(), capture.frames().unwrap()];
+        let letters: Vec<_> = exchanges
             .into_iter()
+            .flatten()
             .filter(|exchange| !exchange.request.is_empty())
             .map(letter)
             .collect();

@@ -4,8 +4,13 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use serde_json::Value;
+
+use crate::{Incoming, Side, SocketReader};
+
+/// No recorded message is larger.
+const LARGEST: usize = 16 << 20;
 
 /// One folder of recorded traffic.
 #[derive(Debug, Clone)]
@@ -92,11 +97,91 @@ impl Capture {
         })
     }
 
+    /// What the agent said over WebSockets, in its order over all connections: requests whose
+    /// answers are statuses without a body.
+    pub fn frames(&self) -> io::Result<Vec<Exchange>> {
+        let listed = self.index["connections"]
+            .as_array()
+            .map(Vec::as_slice)
+            .unwrap_or_default();
+        let sockets = listed.iter().filter(|c| c.get("from_agent").is_some());
+        let mut frames = Vec::new();
+        for socket in sockets {
+            frames.extend(self.frames_of(socket)?);
+        }
+        frames.sort_by_key(|(at_ms, _)| *at_ms);
+        let numbered = frames.into_iter().zip(1..);
+        Ok(numbered
+            .map(|((_, exchange), number)| Exchange { number, ..exchange })
+            .collect())
+    }
+
+    fn frames_of(&self, socket: &Value) -> io::Result<Vec<(u64, Exchange)>> {
+        let broken = |error: &dyn std::fmt::Display| io::Error::other(error.to_string());
+        let list = |name: &str| {
+            socket[name]
+                .as_array()
+                .map(Vec::as_slice)
+                .unwrap_or_default()
+        };
+        let number = socket["connection"].as_u64().unwrap_or_default();
+        let head = socket["request_head"][0].as_str().unwrap_or_default();
+        let path = head.split(' ').nth(1).unwrap_or_default();
+        let refused = list("from_server")
+            .iter()
+            .find(|frame| frame["code"] == 406);
+        let (stream, _) = self.stream(number)?;
+        let end = stream.windows(4).position(|four| four == b"\r\n\r\n");
+        let end = end.ok_or_else(|| broken(&"a stream without a head"))? + 4;
+        let mut input = BytesMut::from(&stream[end..]);
+        let mut reader = SocketReader::new(Side::Agent, LARGEST);
+        let mut decoded = list("from_agent")
+            .iter()
+            .filter(|frame| frame["opcode"] == 2);
+        let mut frames = Vec::new();
+        while !input.is_empty() {
+            let before = input.len();
+            match reader.read(&mut input).map_err(|error| broken(&error))? {
+                Some(Incoming::Message(request)) => {
+                    let behind = (stream.len() - input.len()) as u64;
+                    let exchange = Exchange {
+                        number: 0,
+                        path: path.to_owned(),
+                        status: if refused.is_some() { 406 } else { 200 },
+                        request,
+                        response: Bytes::new(),
+                        request_decoded: decoded.next().map(|frame| frame["decoded"].clone()),
+                        response_decoded: None,
+                    };
+                    frames.push((when(list("timing"), behind), exchange));
+                }
+                Some(_) => {}
+                // The recording may end within a frame.
+                None if input.len() == before => break,
+                None => {}
+            }
+        }
+        Ok(frames)
+    }
+
     /// The raw stream of a WebSocket connection: from the agent, from the server.
     pub fn stream(&self, connection: u64) -> io::Result<(Bytes, Bytes)> {
         let read = |side: &str| fs::read(self.dir.join(format!("{connection:02}-from-{side}.bin")));
         Ok((read("agent")?.into(), read("server")?.into()))
     }
+}
+
+/// When the agent had sent so many bytes, milliseconds.
+fn when(timing: &[Value], bytes: u64) -> u64 {
+    let mut sent = 0;
+    let of_agent = timing.iter().filter(|entry| entry[1] == "agent");
+    for entry in of_agent {
+        sent += entry[2].as_u64().unwrap_or_default();
+        if sent >= bytes {
+            return (entry[0].as_f64().unwrap_or_default() * 1_000.0) as u64;
+        }
+    }
+    u64::MAX
 }
 
 fn json(path: &Path) -> io::Result<Value> {

@@ -271,7 +271,8 @@ fn buffer_of(flow: &mut Flow, buffer: &Value) {
 
 fn statistics(flow: &mut Flow, stats: &Value) {
     flow.complete |= stats["flow_complete"] == true;
-    let queries = stats["query_status"].as_array().unwrap();
+    let queries = stats["query_status"].as_array();
+    let queries = queries.map_or(&[][..], Vec::as_slice);
     let sum = |name: &str| queries.iter().map(|query| number(&query[name])).sum();
     flow.total_rows = flow.total_rows.max(sum("result_rows"));
     flow.total_bytes = flow.total_bytes.max(sum("uploaded_bytes"));

@@ -1,8 +1,10 @@
 //! However the same words come — twice, in any order, to several frontends, around crashes — the
 //! same is stored, to the byte.
 
-use nublar_simulator::Chance;
-use nublar_tests::{Installation, Letter, Player, Recorded, Role, Server, is_long};
+use nublar_simulator::{Chance, Socket, Trust};
+use nublar_tests::{Installation, Letter, Player, Recorded, Role, Server, eventually, is_long};
+use nublar_wire::Envelope;
+use std::collections::BTreeMap;
 use std::time::Duration;
 use tokio::sync::OnceCell;
 
@@ -16,9 +18,11 @@ impl Plain {
     async fn get(name: &'static str) -> (Recorded, &'static str) {
         static COLLECTIONS: OnceCell<Plain> = OnceCell::const_new();
         static EVENTS: OnceCell<Plain> = OnceCell::const_new();
+        static WEBSOCKET: OnceCell<Plain> = OnceCell::const_new();
         let cell = match name {
             "collections" => &COLLECTIONS,
-            _ => &EVENTS,
+            "events" => &EVENTS,
+            _ => &WEBSOCKET,
         };
         let load = async || Plain {
             recorded: Recorded::load(name),
@@ -38,7 +42,7 @@ impl Plain {
     }
 }
 
-pub(crate) const RECORDINGS: [&str; 2] = ["collections", "events"];
+pub(crate) const RECORDINGS: [&str; 3] = ["collections", "events", "websocket"];
 
 /// What a server holds after it was simply told a recording.
 pub(crate) async fn plain(name: &'static str) -> (Recorded, &'static str) {
@@ -220,6 +224,60 @@ async fn told_to_two_frontends_in_turn() {
             player.play(turn, letter, letter.status).await;
         }
         assert_same(plain, &server.api().dump().await, "two frontends");
+        server.stop().await;
+    }
+}
+
+/// The same letters as messages on two sockets, as an agent holds them.
+async fn play_on_sockets(server: &Server, recorded: &Recorded, plain: &str) {
+    let trust = Trust::new(server.secrets().ca.certificate.as_bytes()).unwrap();
+    let base = server.agents()[0].trim_end_matches('/');
+    let mut sockets: BTreeMap<&str, Socket> = BTreeMap::new();
+    let mut cipher = Vec::new();
+    for letter in recorded.letters() {
+        let envelope = Envelope::parse(letter.body.clone()).unwrap();
+        if cipher != envelope.cipher() {
+            // A new session of the agent: its old connections are gone.
+            sockets.clear();
+            cipher = envelope.cipher().to_vec();
+        }
+        let mut socket = match sockets.remove(letter.path.as_str()) {
+            Some(socket) => socket,
+            None => {
+                let url = format!("{base}{}", letter.path);
+                Socket::dial(&trust, &url).await.unwrap()
+            }
+        };
+        socket.send(&letter.body).await.unwrap();
+        // A check-in of an agent that is known is answered when there is something to do.
+        if letter.path == "/control" || letter.status != 200 {
+            let code = socket.next().await.unwrap().code;
+            assert_eq!(code, letter.status, "message {}", letter.number);
+        }
+        if letter.status == 200 {
+            sockets.insert(&letter.path, socket);
+        }
+    }
+    // What came on `reader` was answered nothing.
+    let stored = async || {
+        let dump = server.api().dump().await;
+        if dump == plain {
+            Ok(())
+        } else {
+            Err(dump.lines().count())
+        }
+    };
+    eventually("what was said on sockets is stored", stored).await;
+}
+
+#[tokio::test]
+async fn told_over_websockets() {
+    for name in RECORDINGS {
+        let (recorded, plain) = plain(name).await;
+        let installation = Installation::recorded(&recorded);
+        let mut server = Server::start(&installation).await;
+        play_on_sockets(&server, &recorded, plain).await;
+        assert_same(plain, &server.api().dump().await, "told over websockets");
         server.stop().await;
     }
 }
