@@ -9,6 +9,7 @@ pub mod delivery;
 pub mod fold;
 pub mod ids;
 pub mod ingest;
+pub mod letters;
 pub mod mac;
 pub mod partition;
 pub mod stats;

@@ -2,8 +2,7 @@
 
 use bytes::Bytes;
 use futures::FutureExt as _;
-use nublar_core::ids::ClientKey;
-use nublar_core::partition;
+use nublar_core::letters;
 use nublar_ports::Log;
 use nublar_ports::log::{Append, LogError};
 use nublar_schemas::codec::Record as _;
@@ -22,18 +21,18 @@ pub(crate) fn dead_letter(
         Partitions::Fixed(n) => n,
         Partitions::PerClients => 1,
     };
-    let partition = ClientKey::of(&header).map_or(0, |key| partition::of_client(&key, partitions));
-    let key = Bytes::copy_from_slice(header.client.as_bytes());
-    let letter = DeadLetter {
+    let letter = letters::named(DeadLetter {
         header,
-        topic: String::new(),
         partition: -1,
         offset: -1,
         reason: reason.to_owned(),
         text,
         attempts: 1,
         copy,
-    };
+        ..DeadLetter::default()
+    });
+    let partition = letters::partition(&letter, partitions);
+    let key = Bytes::from(letter.id.clone());
     match letter.encode() {
         Ok(value) => log.append(DEAD_LETTERS.name, partition, key, value.into()),
         Err(error) => futures::future::ready(Err(LogError::Refused(error.to_string()))).boxed(),

@@ -52,6 +52,7 @@ impl Config {
             ("events", "events"),
             ("scheduling", "foreman"),
             ("state", "state"),
+            ("dead-letters", "dead-letters"),
         ];
         let groups = usual.map(|(topic, group)| ReadBy {
             topic: topic.to_owned(),

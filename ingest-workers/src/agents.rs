@@ -2,16 +2,17 @@
 
 use crate::persist::persist;
 use crate::stored::{self, Poisoned};
-use crate::{Config, Ports, now_us};
+use crate::{Config, Ports, letters, now_us};
+use bytes::Bytes;
 use futures::future::join_all;
-use nublar_core::ids::{ClientKey, FlowId};
-use nublar_core::ingest::{Group, Plan, Sums, plan};
+use nublar_core::ids::{ClientKey, ContentId, FlowId};
+use nublar_core::ingest::{Group, Plan, Sums, message_id, plan};
 use nublar_core::partition::of_client;
 use nublar_ports::Membership;
 use nublar_ports::log::{GroupEvent, Position, Record};
 use nublar_schemas::codec::{CodecError, Record as _};
-use nublar_schemas::records::{DeadLetter, FactsSet, Header, Messages};
-use nublar_schemas::topics::{DEAD_LETTERS, SCHEDULING};
+use nublar_schemas::records::{AgentMessage, DeadLetter, FactsSet, Header, Messages};
+use nublar_schemas::topics::SCHEDULING;
 use std::collections::{BTreeMap, HashMap};
 use std::time::Duration;
 use tokio::time::Instant;
@@ -284,18 +285,24 @@ impl Worker {
                 .await;
             }
             for refused in &plan.refused {
-                self.dead_letter(
+                self.refused(
                     &messages.header,
                     refused.reason,
                     &refused.text,
-                    refused.message.bytes.clone(),
+                    &refused.message,
                 )
                 .await;
             }
         }
         for Poisoned { part, text } in poisoned {
-            self.dead_letter(&Header::default(), "index", &text, part.body)
-                .await;
+            let found = plans.iter().find_map(|(_, key, messages, _)| {
+                let message = message_of(key, messages, &part.id)?;
+                Some((&messages.header, message))
+            });
+            match found {
+                Some((header, message)) => self.refused(header, "index", &text, message).await,
+                None => tracing::error!(id = %part.id, text, "a document of no message is lost"),
+            }
         }
     }
 
@@ -326,42 +333,67 @@ impl Worker {
         }
     }
 
+    /// A whole record that cannot be read.
     async fn put_aside(&self, record: &Record, of: &Header, reason: &str, text: &str) {
-        let text = format!(
-            "{}/{}/{}: {text}",
-            self.stream.name(),
-            record.partition,
-            record.position.offset
-        );
-        self.dead_letter(of, reason, &text, record.value.clone())
-            .await;
+        let offset = i64::try_from(record.position.offset).unwrap_or(i64::MAX);
+        let at_us = if of.at_us > 0 { of.at_us } else { now_us() };
+        self.dead_letter(DeadLetter {
+            header: Header {
+                at_us,
+                ..of.clone()
+            },
+            topic: self.stream.name().to_owned(),
+            partition: i32::try_from(record.partition).unwrap_or(i32::MAX),
+            offset,
+            reason: reason.to_owned(),
+            text: text.to_owned(),
+            attempts: 1,
+            copy: record.value.clone(),
+            ..DeadLetter::default()
+        })
+        .await;
     }
 
-    async fn dead_letter(&self, of: &Header, reason: &str, text: &str, copy: bytes::Bytes) {
-        tracing::warn!(topic = self.stream.name(), client = %of.client, reason, text, "put aside in dead-letters");
-        let letter = DeadLetter {
+    /// One message that cannot be stored. The copy is a record of it alone.
+    async fn refused(&self, of: &Header, reason: &str, text: &str, message: &AgentMessage) {
+        let mut message = message.clone();
+        if message.object.is_some() {
+            message.bytes = Bytes::new();
+        }
+        let record = Messages {
+            header: of.clone(),
+            messages: vec![message],
+        };
+        let copy = match record.encode() {
+            Ok(copy) => copy.into(),
+            Err(error) => {
+                tracing::error!(%error, "a refused message cannot be encoded");
+                Bytes::new()
+            }
+        };
+        self.dead_letter(DeadLetter {
             header: of.clone(),
             topic: self.stream.name().to_owned(),
-            partition: 0,
+            partition: -1,
             offset: -1,
             reason: reason.to_owned(),
             text: text.to_owned(),
             attempts: 1,
             copy,
-        };
-        let value = letter.encode();
-        match value {
-            Ok(value) => {
-                let value = bytes::Bytes::from(value);
-                persist("log", || {
-                    self.ports
-                        .log
-                        .append(DEAD_LETTERS.name, 0, bytes::Bytes::new(), value.clone())
-                })
-                .await;
-            }
-            Err(error) => tracing::error!(%error, "a dead letter cannot be encoded"),
-        }
+            ..DeadLetter::default()
+        })
+        .await;
+    }
+
+    async fn dead_letter(&self, letter: DeadLetter) {
+        let DeadLetter {
+            header,
+            reason,
+            text,
+            ..
+        } = &letter;
+        tracing::warn!(topic = self.stream.name(), client = %header.client, reason, text, "put aside in dead-letters");
+        letters::write(&self.ports, letter).await;
     }
 
     async fn append(
@@ -373,10 +405,7 @@ impl Worker {
     ) {
         match value {
             Ok(value) => {
-                let (key, value) = (
-                    bytes::Bytes::from(key.client.to_string()),
-                    bytes::Bytes::from(value),
-                );
+                let (key, value) = (Bytes::from(key.client.to_string()), Bytes::from(value));
                 persist("log", || {
                     self.ports
                         .log
@@ -398,4 +427,15 @@ fn header(key: &ClientKey, at_us: i64, name: &str) -> Header {
         frontend: name.to_owned(),
         trace: String::new(),
     }
+}
+
+/// The message that became the document of this id.
+fn message_of<'a>(
+    key: &ClientKey,
+    messages: &'a Messages,
+    id: &ContentId,
+) -> Option<&'a AgentMessage> {
+    let generation = messages.header.generation;
+    let mut all = messages.messages.iter();
+    all.find(|message| message_id(key, generation, &message.session, &message.bytes) == *id)
 }

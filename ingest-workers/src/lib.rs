@@ -9,9 +9,11 @@
 //! | `agents` | groups `results`, `uploads` and `events`: what agents sent |
 //! | `stored` | writing parts, counting what is there |
 //! | `state` | group `state`: the foreman's documents |
+//! | `letters` | group `dead-letters`: what could not be taken |
 //! | `persist` | trying again for ever, unless it makes no sense |
 
 mod agents;
+mod letters;
 mod persist;
 mod state;
 mod stored;
@@ -28,7 +30,7 @@ use tokio_util::sync::CancellationToken;
 pub struct Config {
     /// Name of this process, in the headers of what it writes.
     pub name: String,
-    /// Groups to work for: `results`, `uploads`, `events`, `state`.
+    /// Groups to work for: `results`, `uploads`, `events`, `state`, `dead-letters`.
     pub groups: Vec<String>,
     /// How often totals are reported and marks made, milliseconds.
     pub report_ms: u64,
@@ -48,13 +50,15 @@ impl Default for Config {
 }
 
 /// The groups there are; each reads the topic of its name.
-pub const GROUPS: [&str; 4] = ["results", "uploads", "events", "state"];
+pub const GROUPS: [&str; 5] = ["results", "uploads", "events", "state", "dead-letters"];
 
 /// A configuration that cannot be worked with.
 #[derive(Debug, thiserror::Error)]
 pub enum WorkerError {
     /// No such group.
-    #[error("workers.groups: there is no group {0:?}, only results, uploads, events and state")]
+    #[error(
+        "workers.groups: there is no group {0:?}, only results, uploads, events, state and dead-letters"
+    )]
     UnknownGroup(String),
 }
 
@@ -93,6 +97,7 @@ pub async fn run(
             )),
             "events" => groups.spawn(agents::run(agents::Stream::Events, config, ports, shutdown)),
             "state" => groups.spawn(state::run(ports, shutdown)),
+            "dead-letters" => groups.spawn(letters::run(ports, shutdown)),
             other => return Err(WorkerError::UnknownGroup(other.to_owned())),
         };
     }

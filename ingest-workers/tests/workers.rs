@@ -4,10 +4,11 @@
 
 use bytes::Bytes;
 use nublar_core::ids::ClientKey;
+use nublar_core::letters;
 use nublar_ingest_workers::{Config, Ports, run};
 use nublar_ports::index::faulty::{Calls, Fault, Faults, FaultyIndex};
 use nublar_ports::index::memory::MemoryIndex;
-use nublar_ports::index::{Collection, Index};
+use nublar_ports::index::{self, Bucket, Collection, Index, IndexError, Outcome, Page, Query};
 use nublar_ports::log::{From, MemoryLog, Retention, TailEvent, TopicSpec};
 use nublar_ports::objects::memory::MemoryObjects;
 use nublar_ports::{Log, Objects};
@@ -19,6 +20,7 @@ use nublar_schemas::records::{
 use nublar_schemas::topics;
 use prost::Message;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
@@ -347,6 +349,11 @@ async fn what_is_damaged_is_put_aside_and_blocks_nobody() {
         .map(|value| DeadLetter::decode(value).unwrap().reason)
         .collect();
     assert_eq!(reasons, ["damaged", "damaged", "unknown_payload"]);
+    // People find them by time, and a repeat is the same letter.
+    eventually!(bench.documents(Collection::DeadLetters) == 3);
+    bench.append("dead-letters", letters[0].to_vec()).await;
+    eventually!(bench.marked("dead-letters").await == 4);
+    assert_eq!(bench.documents(Collection::DeadLetters), 3);
     worker.stop().await;
 }
 
@@ -370,6 +377,181 @@ async fn a_record_of_a_newer_program_halts_the_partition() {
         (1, 1)
     );
     assert!(bench.values("dead-letters").await.is_empty());
+    worker.stop().await;
+}
+
+/// An index that cannot store rows, until it is told to.
+struct Choosy {
+    inner: MemoryIndex,
+    stubborn: Arc<AtomicBool>,
+}
+
+#[async_trait::async_trait]
+impl Index for Choosy {
+    async fn prepare(&self) -> Result<(), IndexError> {
+        self.inner.prepare().await
+    }
+
+    async fn create(
+        &self,
+        collection: Collection,
+        org: &str,
+        documents: Vec<index::Document>,
+    ) -> Result<Vec<Outcome>, IndexError> {
+        if collection == Collection::Rows && self.stubborn.load(Ordering::SeqCst) {
+            let no = || Outcome::Poison("no rows today".to_owned());
+            return Ok(documents.iter().map(|_| no()).collect());
+        }
+        self.inner.create(collection, org, documents).await
+    }
+
+    async fn put(
+        &self,
+        collection: Collection,
+        org: &str,
+        documents: Vec<index::Document>,
+    ) -> Result<Vec<Outcome>, IndexError> {
+        self.inner.put(collection, org, documents).await
+    }
+
+    async fn get(
+        &self,
+        collection: Collection,
+        org: &str,
+        bucket: Option<Bucket>,
+        id: &str,
+    ) -> Result<Option<index::Document>, IndexError> {
+        self.inner.get(collection, org, bucket, id).await
+    }
+
+    async fn query(
+        &self,
+        collection: Collection,
+        org: &str,
+        query: &Query,
+    ) -> Result<Page, IndexError> {
+        self.inner.query(collection, org, query).await
+    }
+
+    async fn count(
+        &self,
+        collection: Collection,
+        org: &str,
+        query: &Query,
+    ) -> Result<u64, IndexError> {
+        self.inner.count(collection, org, query).await
+    }
+
+    async fn refresh(&self, collection: Collection) -> Result<(), IndexError> {
+        self.inner.refresh(collection).await
+    }
+}
+
+#[tokio::test]
+async fn a_letter_is_the_record_that_can_be_tried_again_once_its_reason_is_gone() {
+    let bench = Bench::new().await;
+    let stubborn = Arc::new(AtomicBool::new(true));
+    let ports = Ports {
+        log: Arc::new(bench.log.clone()),
+        index: Arc::new(Choosy {
+            inner: bench.index.inner().clone(),
+            stubborn: stubborn.clone(),
+        }),
+        objects: Arc::new(bench.objects.clone()),
+    };
+    let config = Config {
+        report_ms: 50,
+        ..Config::default()
+    };
+    let shutdown = CancellationToken::new();
+    let task = tokio::spawn(run(config, ports, shutdown.clone()));
+    bench
+        .send("results", vec![rows(0, 1), rows(1, 20_000)])
+        .await;
+    eventually!(bench.documents(Collection::DeadLetters) == 2);
+    assert_eq!(bench.documents(Collection::Rows), 0);
+
+    let letters = bench.index.inner().all(Collection::DeadLetters, "");
+    for tries in 1..=2 {
+        // In vain, then with success, and a second time for nothing.
+        for letter in &letters {
+            assert_eq!(
+                (letter.client.as_str(), letter.source.as_str()),
+                (CLIENT, "kept")
+            );
+            let letter = DeadLetter::decode(&letter.body).unwrap();
+            assert_eq!(
+                (letter.topic.as_str(), letter.reason.as_str()),
+                ("results", "index")
+            );
+            let copy = match &letter.object {
+                Some(key) => bench.objects.get(key, None).await.unwrap(),
+                None => letter.copy.clone(),
+            };
+            assert_eq!(copy.len() as i64, letter.size);
+            bench.append("results", copy.to_vec()).await;
+        }
+        eventually!(bench.marked("results").await == 1 + 2 * tries);
+        if tries == 1 {
+            eventually!(bench.marked("dead-letters").await == 4);
+            assert_eq!(bench.documents(Collection::DeadLetters), 2);
+            assert_eq!(bench.documents(Collection::Rows), 0);
+            stubborn.store(false, Ordering::SeqCst);
+        }
+    }
+    assert_eq!(bench.documents(Collection::Rows), 2);
+    assert_eq!(bench.values("dead-letters").await.len(), 4);
+    shutdown.cancel();
+    task.await.unwrap().unwrap();
+}
+
+#[tokio::test]
+async fn a_letter_keeps_count_of_its_tries_and_a_dropped_one_stays_dropped() {
+    let bench = Bench::new().await;
+    let worker = bench.start();
+    let first = letters::named(DeadLetter {
+        header: header(),
+        topic: "results".into(),
+        reason: "index".into(),
+        attempts: 1,
+        copy: Bytes::from_static(b"copy"),
+        ..DeadLetter::default()
+    });
+    let retried = DeadLetter {
+        state: letters::RETRIED.to_owned(),
+        attempts: 2,
+        ..first.clone()
+    };
+    let seen = || {
+        let found = bench.index.inner().all(Collection::DeadLetters, "");
+        let attempts = DeadLetter::decode(&found[0].body).unwrap().attempts;
+        (found.len(), found[0].source.clone(), attempts)
+    };
+    for (number, (letter, expected)) in [
+        (&first, (1, "kept", 1)),
+        (&retried, (1, "retried", 2)),
+        (&first, (1, "kept", 2)),
+        (
+            &DeadLetter {
+                state: letters::DROPPED.to_owned(),
+                ..first.clone()
+            },
+            (1, "dropped", 2),
+        ),
+        (&first, (1, "dropped", 2)),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        bench.append("dead-letters", letter.encode().unwrap()).await;
+        eventually!(bench.marked("dead-letters").await == number as u64 + 1);
+        let (count, state, attempts) = seen();
+        assert_eq!(
+            (count, state.as_str(), attempts),
+            expected,
+            "record {number}"
+        );
+    }
     worker.stop().await;
 }
 

@@ -38,7 +38,7 @@ pub enum Collection {
     Flows,
     /// Clients (versioned).
     Clients,
-    /// Records that were refused.
+    /// Dead letters (versioned).
     DeadLetters,
 }
 

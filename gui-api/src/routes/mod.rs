@@ -78,5 +78,11 @@ pub(crate) fn routes() -> Router<Arc<App>> {
         .route("/artifacts/{name}/compile", post(artifacts::compile))
         .route("/topics", get(topics::list))
         .route("/dead-letters", get(letters::list))
+        .route(
+            "/dead-letters/{id}",
+            get(letters::one).delete(letters::delete),
+        )
+        .route("/dead-letters/{id}/copy", get(letters::copy))
+        .route("/dead-letters/{id}/retry", post(letters::retry))
         .route("/dump", get(dump::dump))
 }

@@ -6,6 +6,7 @@ mod artifacts;
 mod collecting;
 mod events;
 mod following;
+mod letters;
 mod reading;
 mod stage;
 mod uploading;

@@ -80,7 +80,9 @@ impl Answered {
 
 fn spec(topic: &Topic) -> TopicSpec {
     let group = match topic.name {
-        "results" | "uploads" | "events" | "state" => vec![topic.name.to_owned()],
+        "results" | "uploads" | "events" | "state" | "dead-letters" => {
+            vec![topic.name.to_owned()]
+        }
         "scheduling" => vec!["foreman".to_owned()],
         _ => Vec::new(),
     };

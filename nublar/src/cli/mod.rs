@@ -1,14 +1,16 @@
 //! The commands of people: they talk to a running server over its API, and do nothing themselves.
 //!
 //! With `--json` a command about one thing (`client`, `flow`, `collect`, `cancel`, `artifacts show`,
-//! `artifacts add`, `artifacts check`, `artifacts remove`) prints one JSON document; a command that
-//! lists (`clients`, `flows`, `results`, `logs`, `uploads`, `events`, `artifacts list`, `topics`)
-//! prints JSON lines, one object a line. `dump` always prints JSON lines, and `artifacts compile`
-//! always a document. Errors go to stderr, and the exit code is then not 0.
+//! `artifacts add`, `artifacts check`, `artifacts remove`, `dead-letters show`) prints one JSON
+//! document; a command that lists (`clients`, `flows`, `results`, `logs`, `uploads`, `events`,
+//! `artifacts list`, `dead-letters list`, `topics`) or does several things (`dead-letters
+//! retry|drop`) prints JSON lines, one object a line. `dump` always prints JSON lines, and `artifacts
+//! compile` always a document. Errors go to stderr, and the exit code is then not 0.
 
 mod artifacts;
 mod clients;
 mod collect;
+mod dead_letters;
 mod events;
 mod flows;
 mod output;
@@ -51,6 +53,9 @@ pub(crate) enum Command {
         client: String,
     },
     /// Collect artifacts from a client
+    ///
+    /// Prints the id of the flow at once, or waits for its end with --wait. A client that is offline
+    /// is given the flow when it comes back, until the deadline.
     Collect {
         #[command(flatten)]
         target: Target,
@@ -73,6 +78,9 @@ pub(crate) enum Command {
         of: OfFlow,
     },
     /// List a flow's result sets, or print the rows of one
+    ///
+    /// Each source of an artifact gives a result set, named Artifact/Source, or Artifact if the
+    /// artifact has one source without a name.
     Results {
         #[command(flatten)]
         of: OfFlow,
@@ -110,7 +118,7 @@ pub(crate) enum Command {
         #[arg(long, requires = "get")]
         partial: bool,
     },
-    /// Cancel a flow
+    /// Cancel a flow; what it has brought stays
     Cancel {
         #[command(flatten)]
         of: OfFlow,
@@ -123,11 +131,18 @@ pub(crate) enum Command {
     /// List, show, add and remove artifacts
     #[command(subcommand)]
     Artifacts(Artifacts),
-    /// Show how far the topics are, and who is behind
+    /// Show how far the topics are, and which of their readers are behind
     Topics {
         #[command(flatten)]
         target: Target,
     },
+    /// List, show, retry and drop what could not be taken
+    ///
+    /// A message that an agent may not send, or that cannot be read or stored, is not lost: it is kept
+    /// for 30 days with the reason. What a rule refused stays refused; what a worker could not store
+    /// can be retried when the reason is gone. Letters are as sensitive as results.
+    #[command(subcommand)]
+    DeadLetters(DeadLetters),
     /// Print everything that is stored, to compare two servers by
     Dump {
         #[command(flatten)]
@@ -262,6 +277,49 @@ pub(crate) enum Artifacts {
     },
 }
 
+/// What to do with dead letters: messages of agents, and records, that were refused.
+#[derive(Debug, Subcommand)]
+pub(crate) enum DeadLetters {
+    /// List what was refused in the last 30 days, newest first
+    List {
+        #[command(flatten)]
+        target: Target,
+        /// Only of this client, C.…
+        #[arg(long, value_name = "CLIENT")]
+        client: Option<String>,
+        /// The newest so many; all if left out
+        #[arg(long, value_name = "N")]
+        limit: Option<usize>,
+    },
+    /// Show one with its header and the messages in it, or print its copy
+    Show {
+        #[command(flatten)]
+        target: Target,
+        /// The letter's id
+        id: String,
+        /// Print the copy of what was refused instead
+        #[arg(long, value_enum, value_name = "FORMAT")]
+        copy: Option<dead_letters::CopyFormat>,
+    },
+    /// Append them to the topics where they stood, once the reason is gone; what is stored of them
+    /// is stored once, however often they are retried
+    Retry {
+        #[command(flatten)]
+        target: Target,
+        /// The letters' ids
+        #[arg(required = true, value_name = "ID")]
+        ids: Vec<String>,
+    },
+    /// Hide them for good
+    Drop {
+        #[command(flatten)]
+        target: Target,
+        /// The letters' ids
+        #[arg(required = true, value_name = "ID")]
+        ids: Vec<String>,
+    },
+}
+
 impl Command {
     /// The server that is meant; none by commands that need none.
     fn target(&self) -> Option<&Target> {
@@ -286,6 +344,12 @@ impl Command {
                 | Artifacts::Remove { target, .. },
             ) => target,
             Self::Artifacts(Artifacts::Check { .. }) => return None,
+            Self::DeadLetters(
+                DeadLetters::List { target, .. }
+                | DeadLetters::Show { target, .. }
+                | DeadLetters::Retry { target, .. }
+                | DeadLetters::Drop { target, .. },
+            ) => target,
         })
     }
 }
@@ -364,6 +428,7 @@ async fn perform(command: Command, rest: &Rest, out: &mut Output) -> Result<Exit
         Command::Events { of } => events::perform(rest, out, &of).await?,
         Command::Artifacts(command) => return artifacts::perform(rest, out, command).await,
         Command::Topics { .. } => topics::list(rest, out).await?,
+        Command::DeadLetters(command) => return dead_letters::perform(rest, out, command).await,
         Command::Dump { .. } => topics::dump(rest, out).await?,
     }
     Ok(ExitCode::SUCCESS)

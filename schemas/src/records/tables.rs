@@ -122,8 +122,9 @@ pub struct CommandDone {
 }
 record!(CommandDone, "command_done.v1");
 
-/// What could not be taken, and why (topic `dead-letters`).
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+/// What could not be taken, and why (topic `dead-letters`). Records of one id are the states of one
+/// letter, each of them whole.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct DeadLetter {
     /// The refused record's header.
     pub header: Header,
@@ -139,10 +140,18 @@ pub struct DeadLetter {
     pub text: String,
     /// How often it was tried.
     pub attempts: i32,
-    /// What was refused.
+    /// What was refused: of what stood in a topic, a record that can be appended to it again.
     pub copy: Bytes,
+    /// 32 hex digits, made of the content.
+    pub id: String,
+    /// Empty: put aside; `retried`; `dropped`.
+    pub state: String,
+    /// Bytes of the copy, wherever it stands.
+    pub size: i64,
+    /// Key in Objects of a copy that is too large to stand here.
+    pub object: Option<String>,
 }
-record!(DeadLetter, "dead_letter.v1");
+record!(DeadLetter, "dead_letter.v1", "dead_letter.v2");
 
 /// The state of one partition's fold (an object, not a topic).
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

@@ -72,6 +72,23 @@ async fn no_event_is_lost() {
     server.stop().await;
 }
 
+#[tokio::test]
+async fn a_session_over_websockets_becomes_rows_logs_files_and_states() {
+    let recorded = Recorded::load("websocket");
+    let installation = Installation::recorded(&recorded);
+    let mut server = Server::start(&installation).await;
+    play(&recorded, &server).await;
+    let (api, expected) = (server.api(), Expected::of(&recorded));
+    assert_eq!(recorded.letters().len(), 12);
+    let file = &expected.flows["F.DC2MKE1JIDD2M"].files;
+    assert_eq!(file.len(), 1);
+    assert_eq!(expected.flows["F.DC2MKD2GP6D52"].total_rows, 31);
+    check_flows(&api, recorded.client_id(), &expected).await;
+    check_events(&api, &expected).await;
+    check_messages(&api, &recorded).await;
+    server.stop().await;
+}
+
 async fn check_flows(api: &Api, client: &str, expected: &Expected) {
     let listed = api.json(&format!("/clients/{client}/flows")).await;
     let mut ids: Vec<_> = listed["flows"]
@@ -216,5 +233,5 @@ async fn check_messages(api: &Api, recorded: &Recorded) {
     stored.sort();
     assert_eq!(stored, sent);
     let letters = api.json("/dead-letters").await;
-    assert_eq!(letters, serde_json::json!([]));
+    assert_eq!(letters["letters"], serde_json::json!([]));
 }

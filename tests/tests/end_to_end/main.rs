@@ -10,6 +10,7 @@ mod events;
 mod expected;
 mod import;
 mod keys;
+mod letters;
 mod orders;
 mod real_services;
 mod refusals;

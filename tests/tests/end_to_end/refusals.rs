@@ -197,7 +197,8 @@ async fn a_bomb_costs_its_own_list_and_little_memory() {
         .collect();
     assert_eq!(names, ["Before", "Behind"]);
     let letters = api.json("/dead-letters").await;
-    assert_eq!(letters[0]["reason"], "list too large", "{letters}");
+    let reason = &letters["letters"][0]["reason"];
+    assert_eq!(reason, "list too large", "{letters}");
     known.goes_on().await;
 }
 
@@ -240,8 +241,9 @@ async fn a_forged_flow_id_costs_its_own_message() {
     .await;
     let dump = api.text("/dump").await;
     assert!(dump.contains(own) && !dump.contains("Forged"), "{dump}");
+    api.settled().await;
     let letters = api.json("/dead-letters").await;
-    let mut reasons: Vec<_> = letters
+    let mut reasons: Vec<_> = letters["letters"]
         .as_array()
         .unwrap()
         .iter()

@@ -29,7 +29,7 @@ struct Here {
 
 fn specs() -> Vec<TopicSpec> {
     let groups = |topic: &str| match topic {
-        "results" | "uploads" | "events" | "state" => vec![topic.to_owned()],
+        "results" | "uploads" | "events" | "state" | "dead-letters" => vec![topic.to_owned()],
         "scheduling" => vec![nublar_foreman::GROUP.to_owned()],
         _ => Vec::new(),
     };
