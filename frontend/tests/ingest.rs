@@ -98,6 +98,32 @@ async fn messages_are_routed_by_payload_and_session() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn who_a_message_is_from_is_what_the_envelope_says() {
+    let deployment = Deployment::new().await;
+    let running = deployment.start().await;
+    let agent = TestAgent::enrolled(&deployment, &running).await;
+    let posing = VeloMessage {
+        source: "C.0123456789abcdef".to_owned(),
+        org_id: "OTHER".to_owned(),
+        auth_state: 0,
+        ..rows("F.Monitoring", "Event", "{}")
+    };
+    agent.control(std::slice::from_ref(&posing)).await;
+    let records = deployment.messages("events").await;
+    assert_eq!(records.len(), 1);
+    assert_eq!(
+        (
+            records[0].header.client.as_str(),
+            records[0].header.org.as_str()
+        ),
+        (agent.key.client_id(), "")
+    );
+    // As it came: what it says of itself is data.
+    assert_eq!(records[0].messages[0].bytes, posing.encode_to_vec());
+    running.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn nothing_of_a_flow_is_stored_before_the_sign_of_its_life() {
     let deployment = Deployment::new().await;
     let running = deployment

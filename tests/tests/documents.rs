@@ -36,6 +36,44 @@ fn between<'t>(text: &'t str, begin: &str, end: &str) -> Vec<&'t str> {
         .collect()
 }
 
+/// The file has a test of this name, which runs.
+fn assert_is_test(path: &str, name: &str) {
+    let code = read(path);
+    let place = code.find(&format!("fn {name}("));
+    let place = place.unwrap_or_else(|| panic!("{path} has no {name}"));
+    let above = &code[..place];
+    let above = &above[above.rfind("}\n").map_or(0, |end| end)..];
+    assert!(above.contains("test"), "{path}: {name} is no test");
+    assert!(!above.contains("#[ignore"), "{path}: {name} is ignored");
+}
+
+#[test]
+fn every_line_of_the_protocol_has_a_test_that_exists_or_says_that_it_has_none() {
+    let text = read("docs/conformance.md");
+    let rows = text.lines().filter(|line| line.starts_with("| "));
+    let (mut held, mut open) = (0, 0);
+    for row in rows.filter(|row| !row.starts_with("| what")) {
+        let cells: Vec<_> = row.trim_matches('|').split(" | ").collect();
+        let [_, tests] = cells[..] else {
+            panic!("not two cells: {row}");
+        };
+        if tests.starts_with("not yet: ") || tests.starts_with("no test ") {
+            open += 1;
+            continue;
+        }
+        let names: Vec<_> = tests.split('`').skip(1).step_by(2).collect();
+        for pair in names.chunks(2) {
+            let [path, name] = pair else {
+                panic!("a file without a test: {row}");
+            };
+            assert_is_test(path, name);
+        }
+        assert!(names.len() >= 2, "without a test: {row}");
+        held += 1;
+    }
+    assert!(held >= 40 && open < 5, "{held} held, {open} open");
+}
+
 #[test]
 fn every_promise_has_a_test_that_exists() {
     let text = read("docs/promises.md");
@@ -55,13 +93,7 @@ fn every_promise_has_a_test_that_exists() {
             let [path, name] = words[..] else {
                 panic!("not a file and a test: {line}");
             };
-            let code = read(path);
-            let place = code.find(&format!("fn {name}("));
-            let place = place.unwrap_or_else(|| panic!("{path} has no {name}"));
-            let above = &code[..place];
-            let above = &above[above.rfind("}\n").map_or(0, |end| end)..];
-            assert!(above.contains("test"), "{path}: {name} is no test");
-            assert!(!above.contains("#[ignore"), "{path}: {name} is ignored");
+            assert_is_test(path, name);
             tests += 1;
         }
         assert!(tests > before, "without a test: {paragraph}");

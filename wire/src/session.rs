@@ -272,3 +272,56 @@ impl fmt::Debug for Session {
             .finish_non_exhaustive()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+    use crate::packed::{Compression, Plaintext};
+
+    /// A body of an agent that writes the properties of its cipher in its own way.
+    fn sealed(agent: &crate::keys::PrivateKey, source: &str, server: &ServerKey) -> Bytes {
+        let properties = CipherProperties {
+            name: CIPHER_NAME.into(),
+            key: vec![1; BLOCK].into(),
+            metadata_iv: vec![2; BLOCK].into(),
+            hmac_key: vec![3; BLOCK].into(),
+            hmac_type: HmacType::Full.into(),
+        };
+        let channel = Channel::new(&properties).unwrap();
+        // A field of a later protocol stands first: a decoder that writes it anew leaves it out.
+        let mut odd = vec![15 << 3, 1];
+        odd.extend(properties.encode_to_vec());
+        let again = CipherProperties::decode(&odd[..]).unwrap().encode_to_vec();
+        assert_ne!(again, odd);
+        let claim = CipherMetadata {
+            source: source.into(),
+            signature: agent.sign(&odd).unwrap().into(),
+        };
+        let mut metadata = claim.encode_to_vec();
+        channel.encrypt(&[2; BLOCK], &mut metadata).unwrap();
+        let mut plain = Plaintext::new(&[], Compression::Zlib, "nonce", 1).into_vec();
+        channel.encrypt(&[4; BLOCK], &mut plain).unwrap();
+        let cipher = server.public_key().encrypt(&odd).unwrap();
+        let parts = Authenticated {
+            encrypted: &plain,
+            cipher: &cipher,
+            metadata: &metadata,
+            packet_iv: &[4; BLOCK],
+            api_version: crate::envelope::API_VERSION,
+        };
+        parts.write(channel.hmac(&parts).as_ref())
+    }
+
+    #[test]
+    fn a_signature_is_over_the_bytes_as_they_came() {
+        let agent = crate::keys::PrivateKey::generate().unwrap();
+        let public = AgentPublicKey::try_from(agent.public_key().clone()).unwrap();
+        let server = ServerKey::generate().unwrap();
+        let body = sealed(&agent, public.client_id(), &server);
+        let envelope = Envelope::parse(body).unwrap();
+        let unverified = envelope.unwrap_session(&server.into()).unwrap();
+        let session = unverified.verify(&public).unwrap();
+        assert_eq!(session.open(&envelope).unwrap().nonce(), "nonce");
+    }
+}

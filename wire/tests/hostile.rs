@@ -164,6 +164,20 @@ fn a_cached_session_opens_its_own_bodies_only() {
 }
 
 #[test]
+fn every_body_has_an_iv_of_its_own_and_the_session_of_all_others() {
+    let ours = OutboundSession::new(&CAST.server, CAST.agent.public_key(), SERVER_NAME).unwrap();
+    let mut seen = std::collections::BTreeSet::new();
+    let mut ciphers = std::collections::BTreeSet::new();
+    for _ in 0..100 {
+        let body = ours.seal(&[message("F.A")], "nonce", 1).unwrap();
+        let envelope = Envelope::parse(body).unwrap();
+        seen.insert(*envelope.packet_iv());
+        ciphers.insert(envelope.cipher().to_vec());
+    }
+    assert_eq!((seen.len(), ciphers.len()), (100, 1));
+}
+
+#[test]
 fn every_truncation_is_refused() {
     let body = sealed();
     let (_, session) = verified(&body);

@@ -7,8 +7,8 @@ use crate::ids::ClientKey;
 use crate::mac::MacKey;
 use nublar_schemas::agent::{FlowStats, VeloStatus, velo_status::ReturnedStatus};
 use nublar_schemas::records::{
-    Announce, AskPair, CheckIn, Claim, Command, FlowCreated, FlowStatsSeen, Notifications,
-    SeenStats, Stored, Tasks, Tick, Unsent, Unsure,
+    Announce, AskPair, CheckIn, Claim, Command, FactsSet, FlowCreated, FlowStatsSeen,
+    Notifications, SeenStats, Stored, Tasks, Tick, Unsent, Unsure,
 };
 use prost::Message;
 use serde_json::Value;
@@ -334,6 +334,59 @@ fn a_client_has_four_flows_in_flight_and_urgent_ones_pass() {
         [(ids[4].0.clone(), 1)],
         "the oldest that waits"
     );
+}
+
+#[test]
+fn a_cancel_passes_while_four_flows_are_in_flight() {
+    let mut b = Bench::new();
+    b.check_in(b"s1");
+    let ids: Vec<_> = (0..6).map(|n| b.create(n, |_| {}).0).collect();
+    (1..=4).for_each(|n| {
+        b.claim(&ids[n - 1], 1, n as i64);
+    });
+    let cancel = Command {
+        header: b.header("gui"),
+        id: "cmd".into(),
+        kind: "cancel".into(),
+        target: ids[0].clone(),
+        user: "admin".into(),
+        body: String::new(),
+    };
+    let outputs = b.apply(cancel);
+    let told = tasks(&outputs)
+        .into_iter()
+        .filter(|task| matches!(task, Tasks::Cancel(_)))
+        .count();
+    assert_eq!(told, 1);
+}
+
+#[test]
+fn what_a_client_says_of_itself_becomes_its_document() {
+    let mut b = Bench::new();
+    b.check_in(b"s1");
+    let says = |b: &mut Bench, at_us: i64, facts: &str| -> Option<Value> {
+        let header = Header {
+            at_us,
+            ..b.header("worker")
+        };
+        let outputs = b.apply(FactsSet {
+            header,
+            source: "Server.Internal.ClientInfo".into(),
+            facts: facts.into(),
+        });
+        let client = |o: &Output| match o {
+            Output::State(d) if d.kind == "client" => serde_json::from_str(&d.body).ok(),
+            _ => None,
+        };
+        outputs.iter().find_map(client)
+    };
+    let first = r#"{"hostname":"one","fqdn":"one.example","labels":["a"]}"#;
+    let document = says(&mut b, 10, first).unwrap();
+    assert_eq!(document["hostname"], "one");
+    assert_eq!(document["fqdn"], "one.example");
+    let document = says(&mut b, 20, r#"{"hostname":"two"}"#).unwrap();
+    assert_eq!(document["hostname"], "two");
+    assert!(says(&mut b, 10, first).is_none(), "an old word, come late");
 }
 
 #[test]
