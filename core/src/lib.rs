@@ -12,4 +12,6 @@ pub mod ingest;
 pub mod letters;
 pub mod mac;
 pub mod partition;
+pub mod sealed;
 pub mod stats;
+pub mod tools;

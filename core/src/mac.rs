@@ -41,6 +41,11 @@ impl MacKeys {
         Self { keys }
     }
 
+    /// The keys, the one that signs the newest ids first.
+    pub(crate) fn newest_first(&self) -> impl Iterator<Item = &MacKey> {
+        self.keys.iter().rev()
+    }
+
     fn signing(&self, at_us: i64) -> &MacKey {
         let valid = self.keys.iter().rev().find(|key| key.from_us <= at_us);
         valid.unwrap_or(&self.keys[0])

@@ -9,6 +9,7 @@ use crate::health::Health;
 use crate::identity::Identity;
 use crate::metrics::Metrics;
 use crate::peer::Peer;
+use crate::public::Public;
 use crate::requests::Requests;
 use crate::store::Store;
 use nublar_core::delivery::Item;
@@ -32,6 +33,7 @@ pub(crate) struct Front {
     pub(crate) store: Store,
     pub(crate) deliveries: Arc<Deliveries>,
     pub(crate) requests: Requests,
+    pub(crate) public: Public,
     /// Polls end, nothing new is accepted.
     pub(crate) closing: CancellationToken,
 }

@@ -13,11 +13,13 @@ use crate::identity::Identity;
 use crate::listen::{self, Bound};
 use crate::metrics::Metrics;
 use crate::pressure;
+use crate::public::Public;
 use crate::registry::Registry;
 use crate::requests::Requests;
 use crate::scheduling::Appender;
 use crate::store::Store;
 use crate::tasks;
+use nublar_core::sealed::SealKeys;
 use nublar_ports::log::LogError;
 use nublar_ports::{Log, Objects};
 use nublar_schemas::topics::{EVENTS, REGISTRY, RESULTS, SCHEDULING, TASKS, UPLOADS};
@@ -169,9 +171,10 @@ impl Frontend {
             sessions: config.sessions,
             metrics: metrics.clone(),
         });
+        let seal = SealKeys::of(&secrets.mac);
         let store = Store {
             log: log.clone(),
-            objects,
+            objects: objects.clone(),
             registry: registry.clone(),
             mac: Arc::new(secrets.mac),
             adopt: config.adopt_flows,
@@ -219,7 +222,8 @@ impl Frontend {
             allowances: Allowances::new(&config),
             health: health.clone(),
             identity,
-            requests: Requests::new(log, config.request_cache),
+            requests: Requests::new(log, config.request_cache, seal),
+            public: Public::new(objects.clone()),
             name,
             metrics,
             authenticator,

@@ -8,6 +8,7 @@ use crate::front::{Connection, Front};
 use crate::peer::Peer;
 use crate::poll;
 use crate::posts::{self, Post};
+use crate::public;
 use crate::refusal::Refusal;
 use crate::socket;
 use bytes::Bytes;
@@ -48,6 +49,10 @@ pub(crate) async fn serve(
         }
         (&Method::GET, Some("healthz")) => return healthz(&front),
         (&Method::GET, Some("healthz/live")) => return text(StatusCode::OK, "alive\n"),
+        (&Method::GET | &Method::HEAD, Some(path)) if path.starts_with("public/") => {
+            let name = path.strip_prefix("public/").unwrap_or_default();
+            return public::serve(&front, request.method(), name, request.headers()).await;
+        }
         (&Method::POST, Some("control" | "send_messages")) => Post::Control,
         (&Method::POST, Some("reader" | "receive_messages")) => Post::Reader,
         (&Method::GET, Some("control" | "send_messages")) if sockets => {

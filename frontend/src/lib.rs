@@ -35,6 +35,7 @@ mod poll;
 mod posts;
 mod pressure;
 mod proxy_protocol;
+mod public;
 mod refusal;
 mod registry;
 mod requests;

@@ -2,6 +2,7 @@
 
 use bytes::Bytes;
 use moka::sync::Cache;
+use nublar_core::sealed::{SealError, SealKeys};
 use nublar_ports::Log;
 use nublar_ports::log::{From, LogError, Position, TailEvent};
 use nublar_schemas::codec::{CodecError, Record as _};
@@ -20,19 +21,24 @@ pub(crate) enum RequestError {
     NoPlace,
     #[error("another request stands at that place")]
     WrongHash,
+    #[error(transparent)]
+    Sealed(#[from] SealError),
 }
 
 /// The cache. See the [module](self).
 pub(crate) struct Requests {
     log: Arc<dyn Log>,
+    /// As they stand in the log: secrets are opened when they are brought.
     kept: Cache<Bytes, Bytes>,
+    seal: SealKeys,
 }
 
 impl Requests {
-    pub(crate) fn new(log: Arc<dyn Log>, bytes: u64) -> Self {
+    pub(crate) fn new(log: Arc<dyn Log>, bytes: u64, seal: SealKeys) -> Self {
         let weigh = |key: &Bytes, body: &Bytes| (key.len() + body.len()) as u32;
         Self {
             log,
+            seal,
             kept: Cache::builder().weigher(weigh).max_capacity(bytes).build(),
         }
     }
@@ -40,14 +46,14 @@ impl Requests {
     /// The serialized FlowRequest that is meant.
     pub(crate) async fn get(&self, of: &RequestRef) -> Result<Bytes, RequestError> {
         if let Some(body) = self.kept.get(&of.hash) {
-            return Ok(body);
+            return Ok(self.seal.open(&body)?);
         }
         let request = self.read(of).await?;
         if request.hash != of.hash || *blake3::hash(&request.body).as_bytes() != *of.hash {
             return Err(RequestError::WrongHash);
         }
         self.kept.insert(of.hash.clone(), request.body.clone());
-        Ok(request.body)
+        Ok(self.seal.open(&request.body)?)
     }
 
     async fn read(&self, of: &RequestRef) -> Result<Request, RequestError> {

@@ -93,6 +93,43 @@ async fn a_granted_task_arrives_once_over_every_version_of_http() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_sealed_request_is_opened_for_its_agent_alone() {
+    let deployment = Deployment::new().await;
+    let running = deployment.start().await;
+    let agent = Arc::new(TestAgent::enrolled(&deployment, &running).await);
+    let (client, flow) = (agent.client(), agent.flow(1));
+    let wanted = request("correct-horse-battery");
+    let at = deployment.sealed(&wanted).await;
+    for record in deployment.records("requests").await {
+        let mut parts = record.value.windows(21);
+        assert!(!parts.any(|part| part == b"correct-horse-battery"));
+    }
+    // One that no key opens is not brought, and takes nothing with it.
+    let mut foreign = b"\x00s1".to_vec();
+    foreign.extend_from_slice(&[7; 60]);
+    let foreign = deployment.stored(foreign.into()).await;
+    for (number, place) in [(1, &at), (2, &foreign)] {
+        let flow = agent.flow(number);
+        deployment.offer(&client, &flow, 1).await;
+        let poll = start_poll(&agent);
+        let claim = deployment.claim(&flow, 1).await;
+        deployment.grant(&client, &claim, place).await;
+        if number == 1 {
+            let messages = agent.read(poll.await.unwrap()).await;
+            assert_eq!(messages[0].session_id, agent.flow(1));
+            assert_eq!(messages[0].flow_request.as_ref(), Some(&wanted));
+        } else {
+            let answer = poll.await.unwrap();
+            assert_eq!(answer.bytes().await.unwrap().len(), 0);
+        }
+    }
+    assert_eq!(running.metrics.requests_missing.get(), 1);
+    assert_eq!(running.metrics.tasks_delivered.get(), 1);
+    assert!(deployment.claims(&flow).await.len() == 1);
+    running.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn all_that_is_due_comes_in_one_answer() {
     let deployment = Deployment::new().await;
     let running = deployment.start().await;

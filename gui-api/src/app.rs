@@ -10,6 +10,7 @@ use aws_lc_rs::rand;
 use nublar_core::ids::{ClientKey, OrgId};
 use nublar_core::mac::MacKeys;
 use nublar_core::partition;
+use nublar_core::sealed::SealKeys;
 use nublar_ports::{Index, Log, Objects};
 use nublar_schemas::records::Header;
 use nublar_schemas::topics;
@@ -26,6 +27,7 @@ pub(crate) struct App {
     pub(crate) index: Arc<dyn Index>,
     pub(crate) objects: Arc<dyn Objects>,
     pub(crate) keys: MacKeys,
+    pub(crate) seal: SealKeys,
     /// This process among others.
     pub(crate) name: String,
     pub(crate) recent: Recent,
@@ -50,15 +52,16 @@ impl App {
         keys: MacKeys,
     ) -> Self {
         Self {
+            settings: Settings::new(&config.agent_urls),
             config,
             log,
             index,
             objects,
+            seal: SealKeys::of(&keys),
             keys,
             name: format!("gui-api-{:08x}", u32::from_be_bytes(random())),
             recent: Recent::default(),
             registry: Registry::default(),
-            settings: Settings::default(),
             commands: Commands::default(),
             wishes: Wishes::default(),
             requests: Requests::default(),

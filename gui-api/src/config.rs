@@ -21,6 +21,9 @@ pub struct Config {
     pub token: String,
     /// The user that whoever has the token acts as.
     pub user: String,
+    /// Where agents reach the frontends, in the order in which they try; each ends with a slash.
+    /// Tools are fetched below them.
+    pub agent_urls: Vec<String>,
     /// How long a call may take until its answer begins, and each step of a long answer.
     pub deadline: Duration,
     /// How long a command is waited for before it is answered with 202.
@@ -35,6 +38,7 @@ impl std::fmt::Debug for Config {
             .field("listen", &self.listen)
             .field("token", &"hidden")
             .field("user", &self.user)
+            .field("agent_urls", &self.agent_urls)
             .field("deadline", &self.deadline)
             .field("command_wait", &self.command_wait)
             .field("groups", &self.groups)
@@ -62,6 +66,7 @@ impl Config {
             listen,
             token: token.into(),
             user: "admin".to_owned(),
+            agent_urls: Vec::new(),
             deadline: Duration::from_secs(30),
             command_wait: Duration::from_secs(10),
             groups: groups.into(),

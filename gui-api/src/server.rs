@@ -124,6 +124,7 @@ impl Gui {
 pub(crate) fn router(app: Arc<App>) -> Router {
     let guarded = routes::routes()
         .layer(from_fn_with_state(Arc::clone(&app), guard::deadline))
+        .merge(routes::unhurried())
         .layer(from_fn_with_state(Arc::clone(&app), guard::token));
     let open = Router::new().route("/health", get(routes::topics::health));
     Router::new()

@@ -177,8 +177,27 @@ impl Process {
             token: secrets.api_token.clone(),
             agents: Vec::new(),
         };
+        if roles.has(Roles::Frontend) {
+            let watch = certificates::watch(&config.certificates, config.secrets_path()?)?;
+            let credentials = watch.credentials.clone();
+            let watching = watch.run(self.shutdown.clone());
+            self.spawn(async {
+                watching.await;
+                Ok(())
+            });
+            for listen in &config.frontend.listen {
+                let theirs = theirs(secrets, credentials.clone())?;
+                let addr = self.frontend(config, storage, theirs, *listen).await?;
+                let scheme = if listen.tls { "https" } else { "http" };
+                api.agents
+                    .push(format!("{scheme}://{addr}{}", config.frontend.base_path));
+            }
+        }
         if roles.has(Roles::Gui) {
-            api.url = format!("http://{}", self.gui(config, storage, secrets).await?);
+            api.url = format!(
+                "http://{}",
+                self.gui(config, storage, secrets, &api.agents).await?
+            );
             let (log, shutdown) = (storage.log.clone(), self.shutdown.clone());
             self.spawn(async move {
                 while !shutdown.is_cancelled() {
@@ -199,22 +218,6 @@ impl Process {
                 }
                 Ok(())
             });
-        }
-        if roles.has(Roles::Frontend) {
-            let watch = certificates::watch(&config.certificates, config.secrets_path()?)?;
-            let credentials = watch.credentials.clone();
-            let watching = watch.run(self.shutdown.clone());
-            self.spawn(async {
-                watching.await;
-                Ok(())
-            });
-            for listen in &config.frontend.listen {
-                let theirs = theirs(secrets, credentials.clone())?;
-                let addr = self.frontend(config, storage, theirs, *listen).await?;
-                let scheme = if listen.tls { "https" } else { "http" };
-                api.agents
-                    .push(format!("{scheme}://{addr}{}", config.frontend.base_path));
-            }
         }
         if roles == Roles::All {
             api.write(data)?;
@@ -293,8 +296,13 @@ impl Process {
         config: &Config,
         storage: &Storage,
         secrets: &Secrets,
+        agents: &[String],
     ) -> Result<SocketAddr> {
-        let gui = nublar_gui_api::Config::new(config.gui.listen, secrets.api_token.clone());
+        let mut gui = nublar_gui_api::Config::new(config.gui.listen, secrets.api_token.clone());
+        gui.agent_urls.clone_from(&config.gui.agent_urls);
+        if gui.agent_urls.is_empty() {
+            gui.agent_urls = agents.iter().map(|url| crate::reachable(url)).collect();
+        }
         let Storage {
             log,
             index,

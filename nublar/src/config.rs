@@ -32,12 +32,15 @@ pub(crate) struct Config {
 pub(crate) struct Gui {
     /// Where to listen.
     pub(crate) listen: SocketAddr,
+    /// Where agents reach the frontends; `run` takes the addresses that it listens on if it is empty.
+    pub(crate) agent_urls: Vec<String>,
 }
 
 impl Default for Gui {
     fn default() -> Self {
         Self {
             listen: SocketAddr::from(([127, 0, 0, 1], 8889)),
+            agent_urls: Vec::new(),
         }
     }
 }

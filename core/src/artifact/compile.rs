@@ -1,6 +1,6 @@
 //! Turns a wish into the request that an agent runs.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -12,7 +12,7 @@ use super::collect::{Collect, Compression, Table, Wanted};
 use super::definition::{Definition, Kind, Query, Source};
 use super::error::CompileError;
 use super::names::suggestion;
-use super::parameters;
+use super::parameters::{self, MASK};
 use super::repository::Repository;
 use super::tools::Tools;
 use super::types::conversion;
@@ -58,7 +58,10 @@ pub struct Compiled {
     pub permissions: Vec<String>,
     /// Overtakes other flows on the agent.
     pub urgent: bool,
-    /// The wish, for people to look at and to repeat.
+    /// The parameters for which secrets were given, in order. If there are any, `bytes` must be
+    /// sealed before they are put anywhere.
+    pub secrets: Vec<String>,
+    /// The wish, for people to look at and to repeat; in place of secrets it has masks.
     pub spec: serde_json::Value,
 }
 
@@ -83,8 +86,22 @@ struct Gathered {
     results: Vec<String>,
     execve: bool,
     permissions: Vec<String>,
+    /// What was wanted, without secrets.
+    masked: Vec<Wanted>,
+    secrets: BTreeSet<String>,
     max_rows: u64,
     max_upload_bytes: u64,
+}
+
+impl Gathered {
+    fn mask(&mut self, definition: &Definition, wanted: &Wanted) {
+        let mut masked = wanted.clone();
+        for name in parameters::secrets(definition, wanted) {
+            masked.parameters.insert(name.clone(), MASK.to_owned());
+            self.secrets.insert(name.clone());
+        }
+        self.masked.push(masked);
+    }
 }
 
 impl<'a> Compiler<'a> {
@@ -135,7 +152,11 @@ impl<'a> Compiler<'a> {
             execve: gathered.execve,
             permissions: gathered.permissions,
             urgent: collect.urgent,
-            spec: spec(collect),
+            secrets: gathered.secrets.into_iter().collect(),
+            spec: spec(&Collect {
+                artifacts: gathered.masked,
+                ..collect.clone()
+            }),
         })
     }
 
@@ -167,6 +188,7 @@ impl<'a> Compiler<'a> {
         parameters::declared(&defined)?;
         for (definition, wanted) in defined {
             parameters::check(&definition, wanted)?;
+            gathered.mask(&definition, wanted);
             let own = self.queries(&definition, wanted, &mut gathered)?;
             if own.is_empty() {
                 let artifact = definition.name.clone();

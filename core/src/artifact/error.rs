@@ -46,7 +46,7 @@ pub enum CompileError {
         hint: String,
     },
     /// A tool that nobody can fetch and check yet.
-    #[error("{artifact} needs the tool {tool}, whose {missing} is not known: add the tool first")]
+    #[error("{artifact} needs the tool {tool}, whose {missing} is not known: {what_to_do}")]
     ToolNotReady {
         /// Who needs it.
         artifact: String,
@@ -54,6 +54,8 @@ pub enum CompileError {
         tool: String,
         /// What is missing.
         missing: &'static str,
+        /// How it gets known.
+        what_to_do: String,
     },
     /// A value for a parameter that the artifact does not declare, and that is no variable of the
     /// agents either.
@@ -90,15 +92,37 @@ pub enum CompileError {
         /// The expression.
         regex: String,
     },
-    /// A secret was given, and secrets are not sealed yet.
+    /// A secret was given for a table of events, which is not sealed.
     #[error(
-        "{artifact}, parameter {parameter}: values of redacted parameters are refused, because requests are not sealed yet"
+        "{artifact}, parameter {parameter}: a table of events takes no value for a redacted parameter, since it is not sealed: collect the artifact"
     )]
     Secret {
         /// The artifact.
         artifact: String,
         /// The parameter.
         parameter: String,
+    },
+    /// What stands in copies in place of a secret was given for one.
+    #[error("{artifact}, parameter {parameter}: this is the mask of a secret: give it anew")]
+    Masked {
+        /// The artifact.
+        artifact: String,
+        /// The parameter.
+        parameter: String,
+    },
+    /// The tool that is there is not the one that the artifact wants.
+    #[error(
+        "{artifact} needs the tool {tool} with SHA-256 {expected}, but the one here has {found}: add that one"
+    )]
+    OtherTool {
+        /// Who needs it.
+        artifact: String,
+        /// The tool.
+        tool: String,
+        /// What the artifact expects.
+        expected: String,
+        /// What is there.
+        found: String,
     },
     /// Two sources whose rows nobody could tell apart.
     #[error(

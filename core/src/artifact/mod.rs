@@ -38,7 +38,8 @@ pub use definition::{
 pub use error::CompileError;
 pub use load::{Loaded, load};
 pub use pack::{Pack, PackFile, Taken, shortcoming};
+pub use parameters::MASK;
 pub use problem::{LoadError, Problem};
-pub use readable::{readable_queries, readable_request};
+pub use readable::{readable_request, readable_table};
 pub use repository::{Entry, Origin, Repository};
 pub use tools::{Tool, Tools};

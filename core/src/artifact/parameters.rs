@@ -9,8 +9,28 @@ use super::definition::{Definition, Parameter};
 use super::error::CompileError;
 use super::names::{nearest, suggestion};
 
+/// What stands in every copy of a wish in place of a secret.
+pub const MASK: &str = "********";
+
+/// Whether a value is a secret: somebody gave it for a parameter of type `redacted`.
+fn is_secret(parameter: &Parameter, value: &str) -> bool {
+    parameter.kind == "redacted" && !value.is_empty() && value != parameter.default
+}
+
+/// The names of the parameters for which secrets are given.
+pub(super) fn secrets<'w>(
+    definition: &Definition,
+    wanted: &'w Wanted,
+) -> impl Iterator<Item = &'w String> {
+    let given = wanted.parameters.iter();
+    given.filter_map(move |(name, value)| {
+        let parameter = definition.parameter(name)?;
+        is_secret(parameter, value).then_some(name)
+    })
+}
+
 /// Checks each value that is given for a parameter the artifact declares. Defaults are never
-/// checked: they are the author's.
+/// checked: they are the author's. Tables of events take no secrets.
 pub(super) fn check(definition: &Definition, wanted: &Wanted) -> Result<(), CompileError> {
     for (name, value) in &wanted.parameters {
         let Some(parameter) = definition.parameter(name) else {
@@ -20,12 +40,7 @@ pub(super) fn check(definition: &Definition, wanted: &Wanted) -> Result<(), Comp
             continue;
         }
         match parameter.kind.as_str() {
-            "redacted" if !value.is_empty() => {
-                return Err(CompileError::Secret {
-                    artifact: definition.name.clone(),
-                    parameter: name.clone(),
-                });
-            }
+            "redacted" => secret(definition, parameter, value)?,
             "multichoice" => {
                 // What is no list of texts is left to the agent, which takes it as a value.
                 let values: Vec<String> = serde_json::from_str(value).unwrap_or_default();
@@ -102,6 +117,25 @@ fn choice(definition: &Definition, parameter: &Parameter, value: &str) -> Result
     })
 }
 
+/// Where a secret may stand, and that it is one. Of its text nothing is ever said.
+fn secret(definition: &Definition, parameter: &Parameter, value: &str) -> Result<(), CompileError> {
+    let artifact = definition.name.clone();
+    let parameter = parameter.name.clone();
+    if definition.kind.is_event() && !value.is_empty() {
+        return Err(CompileError::Secret {
+            artifact,
+            parameter,
+        });
+    }
+    if value == MASK {
+        return Err(CompileError::Masked {
+            artifact,
+            parameter,
+        });
+    }
+    Ok(())
+}
+
 /// An expression that this kind of matching does not know (look-around) allows everything.
 fn matches(
     definition: &Definition,
@@ -115,7 +149,11 @@ fn matches(
         Ok(regex) if !regex.is_match(value) => Err(CompileError::NoMatch {
             artifact: definition.name.clone(),
             parameter: parameter.name.clone(),
-            value: value.to_owned(),
+            value: if is_secret(parameter, value) {
+                MASK.to_owned()
+            } else {
+                value.to_owned()
+            },
             regex: parameter.validating_regex.clone(),
         }),
         _ => Ok(()),

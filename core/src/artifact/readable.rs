@@ -1,18 +1,22 @@
 //! Requests as JSON, for people who want to know what an agent will get.
 //!
 //! The names are those of the agents' protocol. What is empty or zero is left out, as on the wire.
+//! Secrets are masked.
 
-use nublar_schemas::agent::{Artifact, FlowRequest, VqlCollectorArgs};
+use nublar_schemas::agent::{Artifact, VqlCollectorArgs};
 use serde_json::{Map, Value, json};
 
-/// A request to run a flow.
+use super::compile::{Compiled, CompiledTable};
+use super::parameters::MASK;
+
+/// A collection.
 #[must_use]
-pub fn readable_request(request: &FlowRequest) -> Value {
+pub fn readable_request(compiled: &Compiled) -> Value {
+    let request = &compiled.request;
+    let queries = request.vql_client_actions.iter();
+    let queries = queries.map(|of| query(of, &compiled.secrets)).collect();
     object([
-        (
-            "VQLClientActions",
-            readable_queries(&request.vql_client_actions),
-        ),
+        ("VQLClientActions", queries),
         ("log_batch_time", json!(request.log_batch_time)),
         ("flow_update_time", json!(request.flow_update_time)),
         ("max_rows", json!(request.max_rows)),
@@ -22,23 +26,27 @@ pub fn readable_request(request: &FlowRequest) -> Value {
     ])
 }
 
-/// Queries of a flow or of an event table, in order.
+/// A table of events.
 #[must_use]
-pub fn readable_queries(queries: &[VqlCollectorArgs]) -> Value {
-    queries.iter().map(query).collect()
+pub fn readable_table(compiled: &CompiledTable) -> Value {
+    let queries = compiled.events.iter();
+    json!({ "event": queries.map(|of| query(of, &[])).collect::<Value>() })
 }
 
-fn query(query: &VqlCollectorArgs) -> Value {
+fn query(query: &VqlCollectorArgs, secrets: &[String]) -> Value {
     let statements = query.query.iter().map(|statement| {
         object([
             ("VQL", json!(statement.vql)),
             ("Name", json!(statement.name)),
         ])
     });
-    let variables = query
-        .env
-        .iter()
-        .map(|variable| json!({ "key": variable.key, "value": variable.value }));
+    let variables = query.env.iter().map(|variable| {
+        let value = match secrets.contains(&variable.key) {
+            true => MASK,
+            false => variable.value.as_str(),
+        };
+        json!({ "key": variable.key, "value": value })
+    });
     object([
         ("query_id", json!(query.query_id)),
         ("total_queries", json!(query.total_queries)),
@@ -120,7 +128,7 @@ mod tests {
             artifacts: vec![Wanted::new("Linux.Sys.Pslist").with("ProcessRegex", "sshd")],
             ..Collect::default()
         };
-        let shown = readable_request(&compiler.compile(&collect).unwrap().request);
+        let shown = readable_request(&compiler.compile(&collect).unwrap());
         let query = &shown["VQLClientActions"][0];
         assert_eq!(query["query_id"], 1);
         assert_eq!(

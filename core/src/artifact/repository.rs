@@ -142,6 +142,11 @@ impl Repository {
         entries
     }
 
+    /// Every artifact that is seen, in no order.
+    pub fn definitions(&self) -> impl Iterator<Item = &Definition> {
+        self.visible().map(|(definition, _)| definition)
+    }
+
     /// The artifacts that call or import one by this name, sorted.
     #[must_use]
     pub fn dependents(&self, name: &str) -> Vec<String> {

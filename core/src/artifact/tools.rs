@@ -31,6 +31,18 @@ impl Tools {
             .insert((name.to_owned(), version.to_owned()), tool);
     }
 
+    /// Removes a tool. Says whether there was one.
+    pub fn remove(&mut self, name: &str, version: &str) -> bool {
+        let key = (name.to_owned(), version.to_owned());
+        self.ready.remove(&key).is_some()
+    }
+
+    /// Every tool with its name and version, in order.
+    pub fn iter(&self) -> impl Iterator<Item = (&str, &str, &Tool)> {
+        let ready = self.ready.iter();
+        ready.map(|((name, version), tool)| (name.as_str(), version.as_str(), tool))
+    }
+
     /// The tool of a name and version.
     #[must_use]
     pub fn get(&self, name: &str, version: &str) -> Option<&Tool> {
@@ -52,13 +64,23 @@ impl Tools {
                 &defined
             }
         };
-        let not_ready = |missing| CompileError::ToolNotReady {
+        let not_ready = |missing, what_to_do| CompileError::ToolNotReady {
             artifact: artifact.to_owned(),
             tool: wanted.name.clone(),
             missing,
+            what_to_do,
         };
         if tool.hash.is_empty() {
-            return Err(not_ready("hash"));
+            return Err(not_ready("hash", add(wanted)));
+        }
+        let expected = &wanted.expected_hash;
+        if !expected.is_empty() && !expected.eq_ignore_ascii_case(&tool.hash) {
+            return Err(CompileError::OtherTool {
+                artifact: artifact.to_owned(),
+                tool: wanted.name.clone(),
+                expected: expected.clone(),
+                found: tool.hash.clone(),
+            });
         }
         let variable = |what: &str| format!("Tool_{}_{what}", wanted.name);
         let mut variables = vec![
@@ -69,12 +91,38 @@ impl Tools {
             variables.push((variable("PATH"), tool.path.clone()));
             return Ok(variables);
         }
-        let first = tool.urls.first().ok_or_else(|| not_ready("URL"))?;
+        let first = tool.urls.first().ok_or_else(|| {
+            let here = self.get(&wanted.name, &wanted.version).is_some();
+            not_ready(
+                "URL",
+                if here {
+                    ADDRESS.to_owned()
+                } else {
+                    add(wanted)
+                },
+            )
+        })?;
         let all = serde_json::Value::from(tool.urls.clone());
         variables.push((variable("URL"), first.clone()));
         variables.push((variable("URLs"), all.to_string()));
         Ok(variables)
     }
+}
+
+/// What makes a URL of a file that is here.
+const ADDRESS: &str =
+    "say where agents reach the frontends, in `agent_urls` of [gui] in the configuration";
+
+/// How a tool is added.
+fn add(wanted: &ToolDefinition) -> String {
+    let version = match wanted.version.as_str() {
+        "" => String::new(),
+        version => format!(" --version {version}"),
+    };
+    format!(
+        "add it with `nublar tools add {} FILE{version}`",
+        wanted.name
+    )
 }
 
 fn from_definition(wanted: &ToolDefinition) -> Tool {

@@ -3,6 +3,7 @@
 use super::{Deployment, PARTITIONS, Running};
 use nublar_core::ids::ClientKey;
 use nublar_core::partition;
+use nublar_core::sealed::SealKeys;
 use nublar_ports::Log;
 use nublar_schemas::agent::{FlowRequest, VqlCollectorArgs};
 use nublar_schemas::codec::Record as _;
@@ -45,13 +46,23 @@ impl Deployment {
 
     /// Stores a compiled request.
     pub(crate) async fn compiled(&self, request: &FlowRequest) -> RequestRef {
-        let body = request.encode_to_vec();
+        self.stored(request.encode_to_vec().into()).await
+    }
+
+    /// The same as the people's side does when it holds secrets.
+    pub(crate) async fn sealed(&self, request: &FlowRequest) -> RequestRef {
+        let keys = SealKeys::of(&super::mac());
+        let body = keys.seal(1, &request.encode_to_vec()).unwrap();
+        self.stored(body).await
+    }
+
+    pub(crate) async fn stored(&self, body: bytes::Bytes) -> RequestRef {
         let hash = bytes::Bytes::copy_from_slice(blake3::hash(&body).as_bytes());
         let partition = u32::from(hash[0]) % 4;
         let record = Request {
             header: Header::default(),
             hash: hash.clone(),
-            body: body.into(),
+            body,
         };
         let value = record.encode().unwrap();
         let appended = self

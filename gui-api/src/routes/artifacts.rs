@@ -13,8 +13,7 @@ use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
 use nublar_core::artifact::{
-    Collect, CompileError, Compiler, Kind, Origin, Table, Tools, Wanted, readable_queries,
-    readable_request,
+    Collect, CompileError, Compiler, Kind, Origin, Table, Wanted, readable_request, readable_table,
 };
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
@@ -179,7 +178,7 @@ pub(crate) struct Tried {
 }
 
 /// `POST /artifacts/{name}/compile` `{"parameters"}` → the request that an agent would get, under
-/// the names of its protocol; nothing is sent.
+/// the names of its protocol, with masks in place of secrets; nothing is sent.
 pub(crate) async fn compile(
     State(app): Shared,
     Path(name): Path<String>,
@@ -204,21 +203,19 @@ pub(crate) async fn compile(
     let artifacts = vec![wanted];
     let compiler = Compiler {
         repository: &repository,
-        tools: &Tools::default(),
+        tools: &app.settings.tools(),
         server_metadata: &BTreeMap::new(),
     };
     let refused = |error: CompileError| Refusal::bad(error.to_string());
     let shown = if kind == Some(Kind::ClientEvent) {
-        let table = compiler
-            .compile_table(&Table { artifacts })
-            .map_err(refused)?;
-        json!({ "event": readable_queries(&table.events) })
+        let table = compiler.compile_table(&Table { artifacts });
+        readable_table(&table.map_err(refused)?)
     } else {
         let collect = Collect {
             artifacts,
             ..Collect::default()
         };
-        readable_request(&compiler.compile(&collect).map_err(refused)?.request)
+        readable_request(&compiler.compile(&collect).map_err(refused)?)
     };
     Ok(Json(shown))
 }

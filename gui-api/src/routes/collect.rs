@@ -70,7 +70,7 @@ pub(crate) async fn collect(
         .progress
         .ready("the settings", app.config.deadline)
         .await?;
-    let compiled = compile(&app.settings.artifacts(), asked)?;
+    let compiled = compile(&app, asked)?;
 
     let (meant, mut replayed) = match idempotency_key(&headers)? {
         None => (
@@ -78,9 +78,9 @@ pub(crate) async fn collect(
             false,
         ),
         Some(text) => {
-            let asked = ContentId::of(&[&body]);
+            let asked = asked_hash(&app, &compiled, &body)?;
             let (meant, known) = app.meant(&key, generation, &text, &asked).await?;
-            if meant.asked != asked.as_bytes().as_slice() {
+            if meant.asked != asked.as_slice() {
                 let error = "this Idempotency-Key was used for another wish";
                 return Err(
                     Refusal::new(StatusCode::CONFLICT, error).hint("take a new key for a new wish")
@@ -113,6 +113,15 @@ pub(crate) async fn collect(
         response.headers_mut().insert("idempotency-replayed", yes);
     }
     Ok(response)
+}
+
+/// Tells a wish from others. Of one that holds secrets nobody can find them out by trying.
+fn asked_hash(app: &App, compiled: &Compiled, body: &[u8]) -> Answer<[u8; 16]> {
+    if compiled.secrets.is_empty() {
+        return Ok(*ContentId::of(&[body]).as_bytes());
+    }
+    let hash = app.seal.hash(body);
+    hash.map_err(|error| Refusal::fault(error.to_string()))
 }
 
 const EXAMPLE: &str = r#"send for example {"artifacts": ["Generic.Client.Info"]}"#;

@@ -14,6 +14,7 @@ pub(crate) mod letters;
 pub(crate) mod logs;
 pub(crate) mod packs;
 pub(crate) mod results;
+pub(crate) mod tools;
 pub(crate) mod topics;
 pub(crate) mod uploads;
 pub(crate) mod watch;
@@ -22,7 +23,7 @@ pub(crate) mod wish;
 use crate::app::App;
 use axum::Router;
 use axum::extract::DefaultBodyLimit;
-use axum::routing::{get, post};
+use axum::routing::{get, post, put};
 use std::sync::Arc;
 
 /// Every route below `/api/v1` that needs the token.
@@ -76,6 +77,8 @@ pub(crate) fn routes() -> Router<Arc<App>> {
             get(artifacts::one).delete(artifacts::delete),
         )
         .route("/artifacts/{name}/compile", post(artifacts::compile))
+        .route("/tools", get(tools::list))
+        .route("/tools/{name}", get(tools::one).delete(tools::delete))
         .route("/topics", get(topics::list))
         .route("/dead-letters", get(letters::list))
         .route(
@@ -85,4 +88,9 @@ pub(crate) fn routes() -> Router<Arc<App>> {
         .route("/dead-letters/{id}/copy", get(letters::copy))
         .route("/dead-letters/{id}/retry", post(letters::retry))
         .route("/dump", get(dump::dump))
+}
+
+/// Those that may take as long as they do: each of their steps has a deadline.
+pub(crate) fn unhurried() -> Router<Arc<App>> {
+    Router::new().route("/tools/{name}", put(tools::put))
 }

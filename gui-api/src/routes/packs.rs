@@ -96,7 +96,7 @@ async fn one(app: &App, body: &Bytes) -> Answer<Response> {
         loaded,
     };
     let repository = with(&app.settings.artifacts(), [&taken]);
-    let warnings = warnings(&repository, &taken);
+    let warnings = warnings(&repository, &app.settings.tools(), &taken);
     let (id, outcome, version) = tell(app, &taken).await?;
     let name = taken.loaded.definition.name;
     answer(&id, outcome, || {
@@ -114,6 +114,7 @@ async fn add(app: &App, pack: Pack) -> Answer<Response> {
         return Err(Refusal::bad(error).with("refused", Value::Array(refused)));
     }
     let repository = with(&app.settings.artifacts(), &pack.taken);
+    let tools = app.settings.tools();
     let told: Vec<_> = pack.taken.iter().map(|taken| tell(app, taken)).collect();
     let told: Vec<_> = stream::iter(told).buffered(SIDE_BY_SIDE).collect().await;
     let mut added = Vec::new();
@@ -136,7 +137,7 @@ async fn add(app: &App, pack: Pack) -> Answer<Response> {
             "file": taken.file,
             "name": name,
             "version": version,
-            "warnings": warnings(&repository, taken),
+            "warnings": warnings(&repository, &tools, taken),
         }));
     }
     Ok(Json(json!({ "added": added, "refused": refused })).into_response())
@@ -162,10 +163,10 @@ fn with<'t>(repository: &Repository, taken: impl IntoIterator<Item = &'t Taken>)
 
 /// What is odd about an artifact, and why it would not run as things stand: it is taken all the
 /// same, what it needs may be added next.
-fn warnings(repository: &Repository, taken: &Taken) -> Vec<Value> {
+fn warnings(repository: &Repository, tools: &Tools, taken: &Taken) -> Vec<Value> {
     let compiler = Compiler {
         repository,
-        tools: &Tools::default(),
+        tools,
         server_metadata: &BTreeMap::new(),
     };
     let short = shortcoming(&compiler, &taken.file, &taken.loaded.definition);

@@ -1,7 +1,9 @@
 //! What a wish says, and the request that it is compiled to.
 
+use crate::app::App;
+use crate::clock::now_us;
 use crate::refusal::{Answer, Refusal};
-use nublar_core::artifact::{Collect, Compiled, Compiler, Limits, Repository, Tools, Wanted};
+use nublar_core::artifact::{Collect, Compiled, Compiler, Limits, Wanted};
 use serde::Deserialize;
 use serde_json::{Map, Value};
 use std::collections::BTreeMap;
@@ -44,8 +46,9 @@ struct Configured {
     parameters: Map<String, Value>,
 }
 
-/// The request that a wish becomes.
-pub(crate) fn compile(repository: &Repository, asked: Asked) -> Answer<Compiled> {
+/// The request that a wish becomes. One that holds secrets is sealed: its bytes may be put anywhere.
+pub(crate) fn compile(app: &App, asked: Asked) -> Answer<Compiled> {
+    let repository = app.settings.artifacts();
     let many = asked.artifacts.len() > 1;
     let mut artifacts = Vec::new();
     let mut unused: Vec<&String> = asked.parameters.keys().collect();
@@ -107,13 +110,18 @@ pub(crate) fn compile(repository: &Repository, asked: Asked) -> Answer<Compiled>
         ..Collect::default()
     };
     let compiler = Compiler {
-        repository,
-        tools: &Tools::default(),
+        repository: &repository,
+        tools: &app.settings.tools(),
         server_metadata: &BTreeMap::new(),
     };
-    compiler
+    let mut compiled = compiler
         .compile(&collect)
-        .map_err(|error| Refusal::bad(error.to_string()))
+        .map_err(|error| Refusal::bad(error.to_string()))?;
+    if !compiled.secrets.is_empty() {
+        let sealed = app.seal.seal(now_us(), &compiled.bytes);
+        compiled.bytes = sealed.map_err(|error| Refusal::fault(error.to_string()))?;
+    }
+    Ok(compiled)
 }
 
 /// Parameters are texts for the agent; `true` and `false` are `Y` and `N`.

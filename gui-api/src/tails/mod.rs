@@ -12,7 +12,7 @@ pub(crate) use arrivals::{FOLLOWERS, Follower, News, Place};
 pub(crate) use commands::{About, Commands, Outcome};
 pub(crate) use recent::{Kind, Recent, Seen};
 pub(crate) use registry::Registry;
-pub(crate) use settings::Settings;
+pub(crate) use settings::{Settings, ToolFile};
 pub(crate) use wishes::{Meant, Wishes};
 
 use crate::app::App;

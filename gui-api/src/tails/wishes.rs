@@ -145,7 +145,7 @@ impl App {
         key: &ClientKey,
         generation: i64,
         text: &str,
-        asked: &ContentId,
+        asked: &[u8; 16],
     ) -> Answer<(Arc<Meant>, bool)> {
         let wishes = &self.wishes;
         wishes
@@ -166,7 +166,7 @@ impl App {
         let record = Wish {
             header,
             cause: Bytes::copy_from_slice(cause.as_bytes()),
-            asked: Bytes::copy_from_slice(asked.as_bytes()),
+            asked: Bytes::copy_from_slice(asked),
             flow_id: mine.id.to_string(),
         };
         let partition = partition::of_client(key, self.partitions(topics::WISHES).await?);

@@ -1,13 +1,10 @@
 //! Artifacts: listed, shown, added with a foreman's answer, and refused with line and column.
 
-use super::stage::{Stage, header};
+use super::stage::Stage;
 use axum::body::Body;
 use axum::http::{Method, StatusCode};
-use nublar_schemas::codec::Record;
-use nublar_schemas::records::Setting;
 use serde_json::{Value, json};
 use std::io::Write;
-use std::sync::atomic::{AtomicI64, Ordering};
 use zip::ZipWriter;
 use zip::write::SimpleFileOptions;
 
@@ -26,32 +23,10 @@ sources:
   - query: SELECT Depth FROM scope()
 ";
 
-/// The foreman gives settings their versions and publishes them.
-fn foreman(stage: &Stage) -> tokio::task::JoinHandle<()> {
-    let log = stage.log.clone();
-    let versions = AtomicI64::new(0);
-    stage.foreman(move |kind, target, body| {
-        assert_eq!(kind, "setting");
-        let version = versions.fetch_add(1, Ordering::SeqCst) + 1;
-        let (kind, id) = target.split_once('/').unwrap();
-        let setting = Setting {
-            header: header(),
-            kind: kind.to_owned(),
-            id: id.to_owned(),
-            version,
-            body: body.to_owned(),
-        };
-        let value = setting.encode().unwrap().into();
-        // In memory the record is there when the call returns.
-        drop(log.append("settings", 0, format!("{kind}//{id}").into(), value));
-        (String::new(), json!({ "version": version }).to_string())
-    })
-}
-
 #[tokio::test]
 async fn an_artifact_is_added_seen_and_removed() {
     let stage = Stage::new().await;
-    let foreman = foreman(&stage);
+    let foreman = stage.settings_foreman();
     let put = |text: &str| Stage::request(Method::PUT, "/artifacts", text.to_owned());
     let answered = stage.send(put(TEXT)).await;
     assert_eq!(answered.status, StatusCode::OK, "{answered:?}");
@@ -128,7 +103,7 @@ async fn an_artifact_is_added_seen_and_removed() {
 #[tokio::test]
 async fn a_built_in_artifact_cannot_be_removed_and_what_hides_it_can() {
     let stage = Stage::new().await;
-    let foreman = foreman(&stage);
+    let foreman = stage.settings_foreman();
     let delete = || {
         Stage::request(
             Method::DELETE,
@@ -162,7 +137,7 @@ async fn a_built_in_artifact_cannot_be_removed_and_what_hides_it_can() {
 #[tokio::test]
 async fn a_pack_names_what_is_broken_and_adds_the_rest() {
     let stage = Stage::new().await;
-    let foreman = foreman(&stage);
+    let foreman = stage.settings_foreman();
     let good = |name: &str| TEXT.replace("Custom.Test.One", name);
     let needy = good("Custom.Needy").replace("FROM scope()", "FROM Artifact.Custom.Late()");
     let broken = good("Custom.Broken").replace("FROM scope()", "FROM");

@@ -8,6 +8,8 @@ mod events;
 mod following;
 mod letters;
 mod reading;
+mod secrets;
 mod stage;
+mod tools;
 mod uploading;
 mod watching;

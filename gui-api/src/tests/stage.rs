@@ -26,13 +26,13 @@ use nublar_schemas::agent::VeloMessage;
 use nublar_schemas::codec::Record;
 use nublar_schemas::records::{
     AgentMessage, ClientKey as Key, CommandDone, Document, Header, Messages, Notifications,
-    Registry, Scheduling,
+    Registry, Scheduling, Setting,
 };
 use nublar_schemas::topics::{self, Partitions, Topic};
 use prost::Message;
-use serde_json::Value;
+use serde_json::{Value, json};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 use std::time::Duration;
 use tokio::task::JoinSet;
 use tower::ServiceExt;
@@ -181,6 +181,10 @@ impl Stage {
         let mut config = Config::new(([127, 0, 0, 1], 0).into(), TOKEN);
         config.command_wait = Duration::from_secs(2);
         config.deadline = deadline;
+        config.agent_urls = vec![
+            "https://a.example/".to_owned(),
+            "wss://b.example/x/".to_owned(),
+        ];
         let app = Arc::new(App::new(
             config,
             Arc::clone(&log),
@@ -423,6 +427,28 @@ impl Stage {
             }
         }
         records
+    }
+
+    /// The foreman gives settings their versions and publishes them.
+    pub(super) fn settings_foreman(&self) -> tokio::task::JoinHandle<()> {
+        let log = self.log.clone();
+        let versions = AtomicI64::new(0);
+        self.foreman(move |kind, target, body| {
+            assert_eq!(kind, "setting");
+            let version = versions.fetch_add(1, Ordering::SeqCst) + 1;
+            let (kind, id) = target.split_once('/').unwrap();
+            let setting = Setting {
+                header: header(),
+                kind: kind.to_owned(),
+                id: id.to_owned(),
+                version,
+                body: body.to_owned(),
+            };
+            let value = setting.encode().unwrap().into();
+            // In memory the record is there when the call returns.
+            drop(log.append("settings", 0, format!("{kind}//{id}").into(), value));
+            (String::new(), json!({ "version": version }).to_string())
+        })
     }
 
     /// The foreman answers the next command that is appended.

@@ -20,6 +20,7 @@ mod results;
 mod table;
 mod target;
 mod times;
+mod tools;
 mod topics;
 mod uploads;
 
@@ -131,6 +132,9 @@ pub(crate) enum Command {
     /// List, show, add and remove artifacts
     #[command(subcommand)]
     Artifacts(Artifacts),
+    /// List, show, add and remove the files that artifacts need on clients
+    #[command(subcommand)]
+    Tools(Tools),
     /// Show how far the topics are, and which of their readers are behind
     Topics {
         #[command(flatten)]
@@ -320,6 +324,54 @@ pub(crate) enum DeadLetters {
     },
 }
 
+/// What to do with tools.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Tools {
+    /// List the tools that are here, and those that artifacts name
+    List {
+        #[command(flatten)]
+        target: Target,
+    },
+    /// Show one tool
+    #[command(disable_version_flag = true)]
+    Show {
+        #[command(flatten)]
+        target: Target,
+        /// Its name
+        name: String,
+        /// Its version, if it has one
+        #[arg(long, default_value = "")]
+        version: String,
+    },
+    /// Add a file as a tool, or put it in place of the one there
+    #[command(disable_version_flag = true)]
+    Add {
+        #[command(flatten)]
+        target: Target,
+        /// The name by which artifacts know it
+        name: String,
+        /// The file
+        file: PathBuf,
+        /// Its version, if artifacts name one
+        #[arg(long, default_value = "")]
+        version: String,
+        /// The name that it gets on clients; its own if left out
+        #[arg(long)]
+        filename: Option<String>,
+    },
+    /// Remove a tool and its file
+    #[command(visible_alias = "rm", disable_version_flag = true)]
+    Remove {
+        #[command(flatten)]
+        target: Target,
+        /// Its name
+        name: String,
+        /// Its version, if it has one
+        #[arg(long, default_value = "")]
+        version: String,
+    },
+}
+
 impl Command {
     /// The server that is meant; none by commands that need none.
     fn target(&self) -> Option<&Target> {
@@ -342,6 +394,12 @@ impl Command {
                 | Artifacts::Add { target, .. }
                 | Artifacts::Compile { target, .. }
                 | Artifacts::Remove { target, .. },
+            ) => target,
+            Self::Tools(
+                Tools::List { target }
+                | Tools::Show { target, .. }
+                | Tools::Add { target, .. }
+                | Tools::Remove { target, .. },
             ) => target,
             Self::Artifacts(Artifacts::Check { .. }) => return None,
             Self::DeadLetters(
@@ -427,6 +485,7 @@ async fn perform(command: Command, rest: &Rest, out: &mut Output) -> Result<Exit
         Command::Cancel { of } => return flows::cancel(rest, out, &of).await,
         Command::Events { of } => events::perform(rest, out, &of).await?,
         Command::Artifacts(command) => return artifacts::perform(rest, out, command).await,
+        Command::Tools(command) => tools::perform(rest, out, command).await?,
         Command::Topics { .. } => topics::list(rest, out).await?,
         Command::DeadLetters(command) => return dead_letters::perform(rest, out, command).await,
         Command::Dump { .. } => topics::dump(rest, out).await?,

@@ -47,9 +47,19 @@ impl Rest {
     pub(super) fn new(place: Place) -> Result<Self> {
         // Another part of the process may have chosen already.
         let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
-        let mut builder = Client::builder()
-            .connect_timeout(CONNECT)
-            .read_timeout(SILENCE);
+        Self::within(place, Some(SILENCE))
+    }
+
+    /// The same for a request that takes as long as it does, such as sending a large file.
+    pub(super) fn unhurried(&self) -> Result<Self> {
+        Self::within(self.place.clone(), None)
+    }
+
+    fn within(place: Place, silence: Option<Duration>) -> Result<Self> {
+        let mut builder = Client::builder().connect_timeout(CONNECT);
+        if let Some(silence) = silence {
+            builder = builder.read_timeout(silence);
+        }
         if ["127.0.0.1", "[::1]", "localhost"]
             .iter()
             .any(|host| place.url.contains(host))

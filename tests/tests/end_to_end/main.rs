@@ -14,4 +14,5 @@ mod letters;
 mod orders;
 mod real_services;
 mod refusals;
+mod secrets;
 mod services_late;

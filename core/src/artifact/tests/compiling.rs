@@ -7,8 +7,8 @@ use prost::Message;
 
 use super::repository;
 use crate::artifact::{
-    ArtifactLimits, Collect, CompileError, Compiled, Compiler, Compression, Limits, Repository,
-    Table, Tool, Tools, Wanted,
+    ArtifactLimits, Collect, CompileError, Compiled, Compiler, Compression, Limits, MASK,
+    Repository, Table, Tool, Tools, Wanted, readable_request,
 };
 
 fn compile(repository: &Repository, collect: &Collect) -> Result<Compiled, CompileError> {
@@ -269,7 +269,7 @@ fn what_is_missing_is_named() {
         ("Nothing", "Nothing has no source: there is nothing to run"),
         (
             "T",
-            "T needs the tool X, whose hash is not known: add the tool first",
+            "T needs the tool X, whose hash is not known: add it with `nublar tools add X FILE`",
         ),
     ] {
         assert_eq!(refused(&set, Wanted::new(name)), text);
@@ -322,8 +322,63 @@ sources: [{query: SELECT 1 FROM scope()}]
     ] {
         assert_eq!(refused(&set, wanted(name, value)), text);
     }
-    assert!(refused(&set, wanted("Password", "secret")).starts_with("A, parameter Password: "));
-    assert!(!refused(&set, wanted("Password", "secret")).contains("secret"));
+}
+
+#[test]
+fn secrets_go_to_the_agent_and_are_masked_everywhere_else() {
+    let set = repository(&[
+        "
+name: A
+parameters:
+  - {name: Password, type: redacted, validating_regex: '^[a-z]*$'}
+  - {name: Preset, type: redacted, default: usual}
+  - {name: Path}
+sources: [{query: SELECT Password FROM scope()}]
+",
+        "
+name: E
+type: client_event
+parameters: [{name: Password, type: redacted}]
+sources: [{query: SELECT Password FROM clock()}]
+",
+    ]);
+    let wanted = Wanted::new("A")
+        .with("Password", "hunter")
+        .with("Preset", "usual")
+        .with("Path", "/");
+    let compiled = one(&set, wanted.clone());
+    assert_eq!(compiled.secrets, ["Password"]);
+    assert_eq!(
+        variables(&compiled.request.vql_client_actions[0]),
+        [("Password", "hunter"), ("Preset", "usual"), ("Path", "/")]
+    );
+    let given = &compiled.spec["artifacts"][0]["parameters"];
+    assert_eq!(given["Password"], MASK);
+    assert_eq!(given["Path"], "/");
+    assert!(!compiled.spec.to_string().contains("hunter"));
+    assert!(!readable_request(&compiled).to_string().contains("hunter"));
+    assert!(one(&set, Wanted::new("A")).secrets.is_empty());
+
+    // Nothing repeats a secret, and no mask is taken for one.
+    let text = refused(&set, Wanted::new("A").with("Password", "HUNTER"));
+    assert!(
+        text.contains("does not match") && !text.contains("HUNTER"),
+        "{text}"
+    );
+    assert_eq!(
+        refused(&set, wanted.with("Password", MASK)),
+        "A, parameter Password: this is the mask of a secret: give it anew"
+    );
+    let (tools, server_metadata) = (Tools::default(), BTreeMap::new());
+    let compiler = Compiler {
+        repository: &set,
+        tools: &tools,
+        server_metadata: &server_metadata,
+    };
+    let artifacts = vec![Wanted::new("E").with("Password", "hunter")];
+    let error = compiler.compile_table(&Table { artifacts }).unwrap_err();
+    assert!(matches!(error, CompileError::Secret { .. }), "{error}");
+    assert!(!error.to_string().contains("hunter"));
 }
 
 #[test]
