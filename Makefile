@@ -2,6 +2,7 @@
 # make test    the whole test suite, on the real Kafka, OpenSearch and S3 too
 # make check   formatting and lints
 # make ledger  a large fleet on a bad network while the server is killed: is all of it there, once?
+# make soak    work without end for an hour, or MINUTES=N: does the server keep its size?
 # make bench   what the parts cost on this machine
 # make packs DIR=FOLDER   load and compile every artifact of a folder
 # make outages  every outage in its whole length, 20 minutes
@@ -14,7 +15,7 @@ SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 .ONESHELL:
 .DELETE_ON_ERROR:
-.PHONY: run test check ledger bench packs agent-test packages packages-test outages
+.PHONY: run test check ledger soak bench packs agent-test packages packages-test outages
 
 DATA ?= ./data
 TARGET := $(or $(CARGO_TARGET_DIR),target)
@@ -32,6 +33,9 @@ run: packages
 	@cargo build -p nublar
 	echo "the program is $(TARGET)/debug/nublar; the commands below call it nublar"
 	exec "$(TARGET)/debug/nublar" run --data "$(DATA)" $(ARGS)
+
+# Everything is built with --workspace: features differ between a part and the whole, and each choice
+# of them would build all dependencies anew.
 
 # Starts the services in a folder of their own; they end with the recipe, however that ends.
 define with_services
@@ -55,18 +59,20 @@ check: packages
 # 10,000 flows each on one machine and on real services, in some 10 minutes each; NUBLAR_SEED=N makes
 # the network another one.
 ledger: packages-test
-	@cargo build -p nublar
+	@cargo build --workspace --bins --tests
 	$(with_services)
 	export NUBLAR_LONG=1
-	cargo test -p nublar-tests --test ledger -- --nocapture --test-threads 1
+	cargo test --workspace --test ledger -- --nocapture --test-threads 1
+
+MINUTES ?= 60
+soak: packages
+	@cargo build --workspace --bins --tests
+	export NUBLAR_SOAK_MINUTES=$(MINUTES)
+	cargo test --workspace --test ledger -- --nocapture one_process_keeps_its_size
 
 # Ratios carry over to other machines, numbers do not. Kafka gets both compilers of its JVM here.
 bench: packages-test
-	@cargo build --release -p nublar-wire --example figures
-	cargo build --release -p nublar-frontend --example cost
-	cargo build --release -p nublar-ports --example log_bench --example index_bench --example kafka_bench
-	cargo build --release -p nublar
-	cargo build --release -p nublar-tests --example fleet
+	@cargo build --release --workspace --bins --examples
 	export NUBLAR_SERVICES_JVM=
 	$(with_services)
 	. "$$NUBLAR_TEST_SERVICES"
@@ -82,13 +88,13 @@ packs: packages
 # The agent is a stock one, not ours: build or fetch it from its makers.
 agent-test: packages-test
 	@[[ -x "$(AGENT)" ]] || { echo "usage: make agent-test AGENT=PATH, an executable" >&2; exit 1; }
-	cargo build -p nublar
+	cargo build --workspace --bins --tests
 	$(with_services)
 	export NUBLAR_AGENT=$(abspath $(AGENT))
-	cargo test -p nublar-tests --test stock_agent -- --nocapture --test-threads 1
+	cargo test --workspace --test stock_agent -- --nocapture --test-threads 1
 
 outages: packages-test
-	@cargo build -p nublar
+	@cargo build --workspace --bins --tests
 	$(with_services)
 	export NUBLAR_LONG=1
-	cargo test -p nublar-tests --test outages -- --nocapture --test-threads 1
+	cargo test --workspace --test outages -- --nocapture --test-threads 1

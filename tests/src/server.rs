@@ -247,6 +247,12 @@ impl Server {
         self.status("VmHWM:")
     }
 
+    /// The files and sockets that it has open.
+    pub fn open_files(&self) -> usize {
+        let path = format!("/proc/{}/fd", self.process.0.id());
+        std::fs::read_dir(path).unwrap().count()
+    }
+
     fn status(&self, name: &str) -> u64 {
         let path = format!("/proc/{}/status", self.process.0.id());
         let status = std::fs::read_to_string(path).unwrap();

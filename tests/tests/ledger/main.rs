@@ -4,6 +4,8 @@
 //! Agents take another frontend for each request. Every flow must have ended, have run once, show
 //! every row, log row and byte that its agent sent, and be announced once.
 //!
+//! And a process that is not killed keeps its size, for `NUBLAR_SOAK_MINUTES` of work.
+//!
 //! `NUBLAR_LONG=1` runs 10,000 flows over 200 agents, else a part of that; `NUBLAR_SEED` another
 //! network than the usual one.
 
@@ -11,6 +13,7 @@
 
 mod fleet;
 mod plan;
+mod soak;
 mod verdict;
 
 use fleet::{Progress, give};
@@ -97,4 +100,11 @@ async fn processes_on_real_services_are_killed_in_turn() {
     let mut gui = gui;
     gui.stop().await;
     verdict::judge(&plan, &installation, found, &peak).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn one_process_keeps_its_size() {
+    let _alone = ALONE.lock().await;
+    let minutes = std::env::var("NUBLAR_SOAK_MINUTES").map_or(0, |text| text.parse().unwrap());
+    soak::soak(&Plan::small("soak", 0, 1), minutes).await;
 }

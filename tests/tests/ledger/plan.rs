@@ -39,16 +39,21 @@ impl Plan {
                 seed,
             }
         } else {
-            Self {
-                name,
-                agents: 20,
-                tasks: 210,
-                kills,
-                speed: 20,
-                within: Duration::from_secs(120),
-                settle: Duration::from_secs(60),
-                seed,
-            }
+            Self::small(name, kills, seed)
+        }
+    }
+
+    /// What takes some seconds.
+    pub(crate) fn small(name: &'static str, kills: usize, seed: u64) -> Self {
+        Self {
+            name,
+            agents: 20,
+            tasks: 210,
+            kills,
+            speed: 20,
+            within: Duration::from_secs(120),
+            settle: Duration::from_secs(60),
+            seed,
         }
     }
 
