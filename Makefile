@@ -4,9 +4,10 @@
 # make ledger  a large fleet on a bad network while the server is killed: is all of it there, once?
 # make soak    work without end for an hour, or MINUTES=N: does the server keep its size?
 # make bench   what the parts cost on this machine
-# make packs DIR=FOLDER   load and compile every artifact of a folder
+# make packs DIR=FOLDER   load and compile every artifact of a folder, print and read back its VQL
 # make outages  every outage in its whole length, 20 minutes
-# make agent-test AGENT=PATH   a stock agent's life, on one machine and on real services
+# make agent-test AGENT=PATH[:PATH…]   stock agents' lives, over every scheme, on real services, and
+#              behind nginx and HAProxy where these are installed
 #
 # On Debian they install what is missing when root, else they say what to install. Rust comes
 # from rustup. What is fetched for the tests is kept in $NUBLAR_CACHE or ~/.cache/nublar.
@@ -85,12 +86,15 @@ packs: packages
 	@[[ -n "$(DIR)" ]] || { echo "usage: make packs DIR=FOLDER" >&2; exit 1; }
 	cargo run -q --release -p nublar-core --example artifact_check -- "$(DIR)"
 
-# The agent is a stock one, not ours: build or fetch it from its makers.
+# The agents are stock ones, not ours: build or fetch them from their makers.
 agent-test: packages-test
-	@[[ -x "$(AGENT)" ]] || { echo "usage: make agent-test AGENT=PATH, an executable" >&2; exit 1; }
+	@agents=()
+	for agent in $(subst :, ,$(AGENT)); do [[ ! -x $$agent ]] || agents+=("$$(realpath "$$agent")"); done
+	[[ $${#agents[@]} -eq $(words $(subst :, ,$(AGENT))) && -n "$(AGENT)" ]] ||
+	    { echo "usage: make agent-test AGENT=PATH[:PATH…], executables" >&2; exit 1; }
 	cargo build --workspace --bins --tests
 	$(with_services)
-	export NUBLAR_AGENT=$(abspath $(AGENT))
+	export NUBLAR_AGENT=$$(IFS=:; echo "$${agents[*]}")
 	cargo test --workspace --test stock_agent -- --nocapture --test-threads 1
 
 outages: packages-test

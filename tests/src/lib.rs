@@ -24,11 +24,6 @@ pub use installation::{Installation, Pair, Secrets};
 pub use news::{News, news};
 pub use player::{Player, Reply};
 pub use recorded::{Letter, Recorded};
-pub use server::{Ended, Role, Server, program};
+pub use server::{Ended, Role, Server, free_port, program};
 pub use services::Services;
 pub use wait::{PATIENCE, eventually, is_long, within};
-
-/// A port that is free, and stays so while what listens there is started anew.
-pub fn free_port() -> std::net::SocketAddr {
-    server::free_port()
-}

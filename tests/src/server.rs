@@ -67,7 +67,7 @@ pub fn program() -> PathBuf {
 
 /// A port that is free, below those that the system gives to connections: it stays free while a
 /// process that listens there is started anew.
-pub(crate) fn free_port() -> SocketAddr {
+pub fn free_port() -> SocketAddr {
     static NEXT: AtomicU16 = AtomicU16::new(0);
     loop {
         let number = NEXT.fetch_add(1, Ordering::Relaxed);
