@@ -5,6 +5,7 @@
 # make soak    work without end for an hour, or MINUTES=N: does the server keep its size?
 # make bench   what the parts cost on this machine
 # make packs DIR=FOLDER   load and compile every artifact of a folder, print and read back its VQL
+# make fuzz    each parser that hostile bytes reach, ten minutes each; SECONDS_EACH=N, SEED=N
 # make outages  every outage in its whole length, 20 minutes
 # make agent-test AGENT=PATH[:PATH…]   stock agents' lives, over every scheme, on real services, and
 #              behind nginx and HAProxy where these are installed
@@ -16,7 +17,7 @@ SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 .ONESHELL:
 .DELETE_ON_ERROR:
-.PHONY: run test check ledger soak bench packs agent-test packages packages-test outages
+.PHONY: run test check ledger soak bench packs agent-test packages packages-test outages fuzz
 
 DATA ?= ./data
 TARGET := $(or $(CARGO_TARGET_DIR),target)
@@ -102,3 +103,8 @@ outages: packages-test
 	$(with_services)
 	export NUBLAR_LONG=1
 	cargo test --workspace --test outages -- --nocapture --test-threads 1
+
+# A finding prints its seed and the file that its input is in.
+fuzz: packages
+	@export NUBLAR_FUZZ_SECONDS=$(or $(SECONDS_EACH),600) NUBLAR_SEED=$(or $(SEED),1)
+	cargo test --workspace --test targets -- --nocapture $(ARGS)

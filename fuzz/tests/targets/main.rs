@@ -1,4 +1,4 @@
-//! The parsers that hostile bytes reach.
+//! The parsers that hostile bytes reach. `make fuzz` runs each of them for ten minutes.
 
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 

@@ -27,8 +27,18 @@ static ALONE: Mutex<()> = Mutex::const_new(());
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn one_process_is_killed_again_and_again() {
+    killed_again_and_again(Plan::from_env("one process", 6)).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn agents_on_websockets_see_one_process_killed_again_and_again() {
+    let mut plan = Plan::from_env("websockets", 6);
+    plan.websockets = true;
+    killed_again_and_again(plan).await;
+}
+
+async fn killed_again_and_again(plan: Plan) {
     let _alone = ALONE.lock().await;
-    let plan = Plan::from_env("one process", 6);
     let installation = Installation::empty()
         .with_first("partitions = 4\n")
         .with(&plan.settings());

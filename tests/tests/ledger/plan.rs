@@ -14,6 +14,8 @@ pub(crate) struct Plan {
     pub(crate) agents: usize,
     pub(crate) tasks: usize,
     pub(crate) kills: usize,
+    /// Agents speak over WebSockets.
+    pub(crate) websockets: bool,
     /// So many times faster than usual do agents and foremen live.
     speed: u32,
     /// How long giving may take.
@@ -33,6 +35,7 @@ impl Plan {
                 agents: 200,
                 tasks: 10_000,
                 kills: kills * 3,
+                websockets: false,
                 speed: 10,
                 within: Duration::from_secs(15 * 60),
                 settle: Duration::from_secs(120),
@@ -50,6 +53,7 @@ impl Plan {
             agents: 20,
             tasks: 210,
             kills,
+            websockets: false,
             speed: 20,
             within: Duration::from_secs(120),
             settle: Duration::from_secs(60),
@@ -135,6 +139,7 @@ report_ms = 200
         AgentConfig {
             speed: f64::from(self.speed),
             hop: true,
+            websockets: self.websockets,
             faults,
             seed: self.seed,
             ..AgentConfig::new(urls.to_vec(), nonce)
