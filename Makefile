@@ -7,6 +7,7 @@
 # make packs DIR=FOLDER   load and compile every artifact of a folder, print and read back its VQL
 # make fuzz    each parser that hostile bytes reach, ten minutes each; SECONDS_EACH=N, SEED=N
 # make outages  every outage in its whole length, 20 minutes
+# make uploads   a file of 5 GB, sparse ones, a thousand small ones, while the server is killed; 11 GB of disk
 # make agent-test AGENT=PATH[:PATH…]   stock agents' lives, over every scheme, on real services, and
 #              behind nginx and HAProxy where these are installed
 #
@@ -17,7 +18,7 @@ SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 .ONESHELL:
 .DELETE_ON_ERROR:
-.PHONY: run test check ledger soak bench packs agent-test packages packages-test outages fuzz
+.PHONY: run test check ledger soak bench packs agent-test packages packages-test outages fuzz uploads
 
 DATA ?= ./data
 TARGET := $(or $(CARGO_TARGET_DIR),target)
@@ -86,6 +87,12 @@ bench: packages-test
 packs: packages
 	@[[ -n "$(DIR)" ]] || { echo "usage: make packs DIR=FOLDER" >&2; exit 1; }
 	cargo run -q --release -p nublar-core --example artifact_check -- "$(DIR)"
+
+# The log and the objects each hold everything; NUBLAR_SEED=N chooses other moments to kill and cut.
+uploads: packages
+	@cargo build --workspace --bins --tests
+	export NUBLAR_LONG=1
+	cargo test --workspace --test uploads -- --nocapture --test-threads 1
 
 # The agents are stock ones, not ours: build or fetch them from their makers.
 agent-test: packages-test

@@ -57,6 +57,7 @@ impl Config {
             ("scheduling", "foreman"),
             ("state", "state"),
             ("dead-letters", "dead-letters"),
+            ("state", "seals"),
         ];
         let groups = usual.map(|(topic, group)| ReadBy {
             topic: topic.to_owned(),

@@ -10,11 +10,15 @@
 //! | `stored` | writing parts, counting what is there |
 //! | `state` | group `state`: the foreman's documents |
 //! | `letters` | group `dead-letters`: what could not be taken |
+//! | `seals` | group `seals`: which flows' files are to be sealed |
+//! | `sealing` | the files of one flow, hashed and held against what the agent says |
 //! | `persist` | trying again for ever, unless it makes no sense |
 
 mod agents;
 mod letters;
 mod persist;
+mod sealing;
+mod seals;
 mod state;
 mod stored;
 
@@ -30,7 +34,7 @@ use tokio_util::sync::CancellationToken;
 pub struct Config {
     /// Name of this process, in the headers of what it writes.
     pub name: String,
-    /// Groups to work for: `results`, `uploads`, `events`, `state`, `dead-letters`.
+    /// Groups to work for: `results`, `uploads`, `events`, `state`, `dead-letters`, `seals`.
     pub groups: Vec<String>,
     /// How often totals are reported and marks made, milliseconds.
     pub report_ms: u64,
@@ -49,15 +53,22 @@ impl Default for Config {
     }
 }
 
-/// The groups there are; each reads the topic of its name.
-pub const GROUPS: [&str; 5] = ["results", "uploads", "events", "state", "dead-letters"];
+/// The groups there are; each reads the topic of its name, but `seals` reads `state`.
+pub const GROUPS: [&str; 6] = [
+    "results",
+    "uploads",
+    "events",
+    "state",
+    "dead-letters",
+    "seals",
+];
 
 /// A configuration that cannot be worked with.
 #[derive(Debug, thiserror::Error)]
 pub enum WorkerError {
     /// No such group.
     #[error(
-        "workers.groups: there is no group {0:?}, only results, uploads, events, state and dead-letters"
+        "workers.groups: there is no group {0:?}, only results, uploads, events, state, dead-letters and seals"
     )]
     UnknownGroup(String),
 }
@@ -98,6 +109,7 @@ pub async fn run(
             "events" => groups.spawn(agents::run(agents::Stream::Events, config, ports, shutdown)),
             "state" => groups.spawn(state::run(ports, shutdown)),
             "dead-letters" => groups.spawn(letters::run(ports, shutdown)),
+            "seals" => groups.spawn(seals::run(ports, shutdown)),
             other => return Err(WorkerError::UnknownGroup(other.to_owned())),
         };
     }

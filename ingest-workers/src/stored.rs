@@ -26,7 +26,7 @@ fn collection(of: Collection) -> index::Collection {
     }
 }
 
-fn bucket(week: Option<u32>) -> Bucket {
+pub(crate) fn bucket(week: Option<u32>) -> Bucket {
     week.map_or(Bucket::Undated, Bucket::Week)
 }
 

@@ -5,6 +5,7 @@
 use bytes::Bytes;
 use nublar_core::ids::ClientKey;
 use nublar_core::letters;
+use nublar_core::ingest::{SEALS, Seal, Verdict};
 use nublar_ingest_workers::{Config, Ports, run};
 use nublar_ports::index::faulty::{Calls, Fault, Faults, FaultyIndex};
 use nublar_ports::index::memory::MemoryIndex;
@@ -12,13 +13,17 @@ use nublar_ports::index::{self, Bucket, Collection, Index, IndexError, Outcome, 
 use nublar_ports::log::{From, MemoryLog, Retention, TailEvent, TopicSpec};
 use nublar_ports::objects::memory::MemoryObjects;
 use nublar_ports::{Log, Objects};
-use nublar_schemas::agent::{FileBuffer, FlowStats, VeloMessage, VqlRequest, VqlResponse};
+use nublar_schemas::agent::{
+    FileBuffer, FlowStats, PathSpec, VeloMessage, VqlRequest, VqlResponse,
+};
 use nublar_schemas::codec::Record;
 use nublar_schemas::records::{
     AgentMessage, DeadLetter, Document, Header, Messages, Scheduling, Stored,
 };
 use nublar_schemas::topics;
 use prost::Message;
+use serde_json::json;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -43,7 +48,7 @@ impl Bench {
                 name: topic.name.to_owned(),
                 partitions: 1,
                 retention: Retention::Age(Duration::from_secs(3_600)),
-                groups: vec![topic.name.to_owned()],
+                groups: vec![topic.name.to_owned(), "seals".to_owned()],
             })
             .collect();
         log.declare(&specs).await.unwrap();
@@ -124,7 +129,11 @@ impl Bench {
     }
 
     async fn marked(&self, topic: &str) -> u64 {
-        self.log.lag(topic, topic).await.unwrap()[0].mark.offset
+        self.marked_by(topic, topic).await
+    }
+
+    async fn marked_by(&self, group: &str, topic: &str) -> u64 {
+        self.log.lag(group, topic).await.unwrap()[0].mark.offset
     }
 
     fn documents(&self, collection: Collection) -> usize {
@@ -595,4 +604,145 @@ async fn an_unknown_group_is_named() {
         .unwrap_err()
         .to_string();
     assert!(error.contains("resluts"), "{error}");
+}
+
+/// A flow's document as the foreman puts it out.
+fn flow_document(state: &str, version: i64) -> Vec<u8> {
+    let body = json!({
+        "client_id": CLIENT, "flow_id": FLOW, "state": state, "create_time": 7,
+        "artifacts": ["A"], "creator": "", "total_uploaded_files": 1, "total_uploaded_bytes": 5,
+    });
+    let document = Document {
+        header: header(),
+        kind: "flow".into(),
+        id: format!("{CLIENT}/{FLOW}"),
+        version,
+        body: body.to_string(),
+    };
+    document.encode().unwrap()
+}
+
+fn part(path: &str, offset: u64, data: &[u8], eof: bool) -> VeloMessage {
+    let pathspec = Some(PathSpec {
+        path: path.into(),
+        accessor: "file".into(),
+        components: Vec::new(),
+    });
+    let file_buffer = Some(FileBuffer {
+        pathspec,
+        offset,
+        eof,
+        data: Bytes::copy_from_slice(data),
+        data_length: data.len() as u64,
+        ..FileBuffer::default()
+    });
+    VeloMessage {
+        session_id: FLOW.into(),
+        file_buffer,
+        ..VeloMessage::default()
+    }
+}
+
+fn reported(path: &str, sha256: &str, start: u64) -> VeloMessage {
+    let row = json!({"Upload": {"Path": path, "sha256": sha256}});
+    let mut message = rows(start, 1);
+    message.vql_response.as_mut().unwrap().jsonl_response = format!("{row}\n");
+    message
+}
+
+impl Bench {
+    fn seals(&self) -> BTreeMap<String, Seal> {
+        let all = self.index.inner().all(Collection::Buffers, "");
+        let seals = all.iter().filter(|document| document.source == SEALS);
+        let seals = seals.map(|seal| serde_json::from_slice::<Seal>(&seal.body).unwrap());
+        seals.map(|seal| (seal.sha256.clone(), seal)).collect()
+    }
+}
+
+const HELLO: &str = "2cf24dba5fb0a30e26e83b2ac5b9e29e1b161e5c1fa7425e73043362938b9824";
+const EMPTY: &str = "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855";
+
+#[tokio::test]
+async fn whole_files_are_sealed_when_their_flow_has_ended() {
+    let bench = Bench::new().await;
+    let worker = bench.start();
+    let zeros = vec![0; 40_000];
+    let parts = vec![
+        part("/hello", 0, b"hel", false),
+        part("/empty", 0, b"", true),
+        part("/hello", 3, b"lo", false),
+        part("/hello", 5, b"", true),
+        part("/part", 0, b"par", false),
+        // One that stands in objects.
+        part("/large", 0, &zeros, false),
+        part("/large", 40_000, b"", true),
+        marker(),
+    ];
+    bench.send("uploads", parts).await;
+    let wrong = HELLO.replace('2', "3");
+    bench
+        .send(
+            "results",
+            vec![reported("/hello", HELLO, 0), reported("/large", &wrong, 1)],
+        )
+        .await;
+    eventually!(bench.documents(Collection::Buffers) == 7);
+    eventually!(bench.documents(Collection::Rows) == 2);
+    bench.append("state", flow_document("IN_PROGRESS", 1)).await;
+    eventually!(bench.marked_by("seals", "state").await == 1);
+    assert!(bench.seals().is_empty(), "of a flow that has not ended");
+
+    bench.append("state", flow_document("FINISHED", 2)).await;
+    eventually!(bench.marked_by("seals", "state").await == 2);
+    let seals = bench.seals();
+    assert_eq!(seals.len(), 3, "{seals:#?}");
+    let verdict = |hash: &str| (seals[hash].verdict, seals[hash].reported.clone());
+    assert_eq!(verdict(HELLO), (Verdict::Verified, Some(HELLO.into())));
+    assert_eq!(verdict(EMPTY), (Verdict::NotReported, None));
+    let large = seals.values().find(|seal| seal.size == 40_000).unwrap();
+    assert_eq!(
+        (large.verdict, &large.reported),
+        (Verdict::Differs, &Some(wrong))
+    );
+    worker.kill().await;
+
+    // What comes after the end is sealed too; nothing is sealed twice.
+    let worker = bench.start();
+    bench
+        .send("uploads", vec![part("/part", 3, b"t", true)])
+        .await;
+    bench
+        .send("results", vec![reported("/empty", EMPTY, 2)])
+        .await;
+    eventually!(bench.documents(Collection::Buffers) == 11);
+    eventually!(bench.documents(Collection::Rows) == 3);
+    bench.append("state", flow_document("FINISHED", 3)).await;
+    bench.append("state", flow_document("FINISHED", 2)).await;
+    eventually!(bench.marked_by("seals", "state").await == 4);
+    let seals = bench.seals();
+    assert_eq!(seals.len(), 4, "{seals:#?}");
+    assert_eq!(seals[EMPTY].verdict, Verdict::Verified);
+    assert_eq!(seals[HELLO].verdict, Verdict::Verified);
+    worker.stop().await;
+}
+
+#[tokio::test]
+async fn a_file_whose_object_is_gone_stops_no_other() {
+    let bench = Bench::new().await;
+    let worker = bench.start();
+    let parts = vec![
+        part("/gone", 0, &vec![1; 40_000], false),
+        part("/gone", 40_000, b"", true),
+        part("/hello", 0, b"hello", false),
+        part("/hello", 5, b"", true),
+    ];
+    bench.send("uploads", parts).await;
+    eventually!(bench.documents(Collection::Buffers) == 4);
+    let objects = bench.objects.list("uploads/", None, 10).await.unwrap();
+    assert_eq!(objects.len(), 1);
+    bench.objects.delete(&objects[0].key).await.unwrap();
+    bench.append("state", flow_document("FINISHED", 1)).await;
+    eventually!(bench.marked_by("seals", "state").await == 1);
+    assert_eq!(bench.seals().into_keys().collect::<Vec<_>>(), [HELLO]);
+    worker.stop().await;
 }

@@ -17,7 +17,8 @@ use std::collections::BTreeMap;
 /// Groups that read a topic: nothing is deleted before they have.
 fn groups(topic: &str) -> Vec<String> {
     match topic {
-        "results" | "uploads" | "events" | "state" | "dead-letters" => vec![topic.to_owned()],
+        "results" | "uploads" | "events" | "dead-letters" => vec![topic.to_owned()],
+        "state" => vec![topic.to_owned(), "seals".to_owned()],
         "scheduling" => vec![nublar_foreman::GROUP.to_owned()],
         _ => Vec::new(),
     }

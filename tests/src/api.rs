@@ -13,6 +13,17 @@ pub struct Api {
     token: String,
 }
 
+/// A part of something.
+#[derive(Debug, Clone)]
+pub struct Part {
+    /// The status: 206, or 416 where there is none.
+    pub status: u16,
+    /// Which part of how much.
+    pub range: String,
+    /// The bytes.
+    pub body: Vec<u8>,
+}
+
 impl Api {
     /// At `url`, as `http://host:port`.
     pub fn new(url: &str, token: &str, ca_pem: &str) -> Self {
@@ -58,6 +69,22 @@ impl Api {
             String::from_utf8_lossy(&body)
         );
         body
+    }
+
+    /// `GET /api/v1{path}` of a part: `range` as `bytes=0-9`.
+    pub async fn part(&self, path: &str, range: &str) -> Part {
+        let request = self
+            .http
+            .get(format!("{}/api/v1{path}", self.url))
+            .bearer_auth(&self.token)
+            .header("Range", range);
+        let answer = request.send().await.unwrap();
+        let said = answer.headers().get("Content-Range");
+        Part {
+            status: answer.status().as_u16(),
+            range: said.map_or("", |said| said.to_str().unwrap()).to_owned(),
+            body: answer.bytes().await.unwrap().to_vec(),
+        }
     }
 
     /// As [`Api::get`], as text.

@@ -17,7 +17,7 @@ mod server;
 mod services;
 mod wait;
 
-pub use api::Api;
+pub use api::{Api, Part};
 pub use disk::SmallDisk;
 pub use forwarder::{Forwarder, Way};
 pub use installation::{Installation, Pair, Secrets};

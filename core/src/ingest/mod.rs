@@ -8,10 +8,18 @@
 //! One message is one part. Larger chunks would make fewer documents, but what stands in one
 //! would depend on how the log was read, and two readers of one log must write the same.
 
+mod arrange;
+mod files;
+mod inflate;
 mod plan;
+mod seal;
 mod sums;
 
+pub use arrange::{Arranged, Found, Piece, arrange};
+pub use files::{Extent, plain_data, upload_instance};
+pub use inflate::{InflateError, inflate};
 pub use plan::{Collection, EVENT_LOGS, EVENT_ROWS, Fact, Part, Plan, Refused, plan};
+pub use seal::{Reports, SEALS, Seal, Verdict};
 pub use sums::{FlowSum, Group, Sums};
 
 use crate::ids::{ClientKey, ContentId, FlowId};

@@ -1,5 +1,6 @@
 //! From one record to its parts.
 
+use super::files::upload_instance;
 use super::{message_id, week_of, week_of_event};
 use crate::ids::{ClientKey, ContentId, FlowId, Session};
 use bytes::Bytes;
@@ -325,22 +326,9 @@ fn buffer_len(buffer: &FileBuffer) -> u64 {
     plain.min(1 << 40)
 }
 
-/// Which upload a buffer belongs to. Upload numbers alone do not tell: a sparse read that fails
-/// half-way starts over as a plain one under the same number.
 fn instance(session: &str, buffer: &FileBuffer) -> ContentId {
-    let path = buffer
-        .pathspec
-        .as_ref()
-        .map(Message::encode_to_vec)
-        .unwrap_or_default();
-    let number = buffer.upload_number.to_le_bytes();
-    ContentId::of(&[
-        b"upload",
-        session.as_bytes(),
-        &number,
-        &path,
-        &[u8::from(buffer.is_sparse)],
-    ])
+    let place = buffer.pathspec.as_ref();
+    upload_instance(session, buffer.upload_number, place, buffer.is_sparse)
 }
 
 /// The buffer as a document, and its data as an object when it is large.
@@ -349,6 +337,8 @@ fn without_data(
     id: ContentId,
     mut buffer: FileBuffer,
 ) -> (Bytes, Option<(String, Bytes)>) {
+    // What an agent says here would name an object of somebody else's.
+    buffer.reference.clear();
     if buffer.data.len() <= INLINE_BYTES {
         return (buffer.encode_to_vec().into(), None);
     }

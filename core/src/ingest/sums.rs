@@ -1,6 +1,7 @@
 //! What is stored of each flow: the totals that workers report.
 
 use super::plan::{Collection, Part, Plan};
+use super::seal::SEALS;
 use crate::ids::{ClientKey, ContentId, FlowId};
 use nublar_schemas::records::{Header, Stored};
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
@@ -56,7 +57,8 @@ impl FlowSum {
         order: i64,
         size: u64,
     ) {
-        if !self.ids.insert(id) {
+        // What the server adds to a flow is nothing of the agent's.
+        if source == SEALS && collection == Collection::Buffers || !self.ids.insert(id) {
             return;
         }
         match collection {

@@ -141,6 +141,39 @@ fn rows_that_overlap_are_flagged_whatever_their_order() {
 }
 
 #[test]
+fn an_object_is_named_by_the_server_alone() {
+    let named = |data: &[u8]| {
+        let mut message = buffer(0, data);
+        if let Some(buffer) = &mut message.file_buffer {
+            buffer.reference = "uploads/root/aa/of-somebody-else".to_owned();
+        }
+        let plan = plan(&key(), &record(vec![message]));
+        FileBuffer::decode(plan.parts[0].body.clone())
+            .unwrap()
+            .reference
+    };
+    assert_eq!(named(b"small"), "");
+    let large = named(&vec![0; 20_000]);
+    assert!(
+        large.starts_with("uploads/root/") && !large.contains("somebody"),
+        "{large}"
+    );
+}
+
+#[test]
+fn a_seal_counts_for_nothing_in_a_flows_totals() {
+    let mut sum = FlowSum::default();
+    let id = |text: &str| ContentId::of(&[text.as_bytes()]);
+    sum.add(Collection::Buffers, id("eof"), "an upload", 0, 0);
+    sum.add(Collection::Buffers, id("seal"), SEALS, 0, 0);
+    let mut sums = Sums::new(Group::Uploads, 0, 10);
+    sums.load(&key(), FLOW.parse().unwrap(), sum);
+    store(&mut sums, vec![marker()]);
+    let stored = sums.report(|_| Header::default());
+    assert_eq!((stored[0].1.files, stored[0].1.bytes), (1, 0));
+}
+
+#[test]
 fn large_data_goes_to_an_object_and_names_are_only_data() {
     let mut sums = Sums::new(Group::Uploads, 0, 100);
     let plan = store(

@@ -8,7 +8,7 @@ use super::answers::{Shared, streamed};
 use super::uploads::sha256;
 use crate::app::App;
 use crate::refusal::{Answer, Refusal};
-use crate::stored::{Found, Within, by_upload, describe, documents, each};
+use crate::stored::{Found, Within, by_upload, describe, documents, each, is_upload};
 use aws_lc_rs::digest;
 use axum::extract::State;
 use axum::response::Response;
@@ -148,7 +148,8 @@ fn uploads(app: Arc<App>) -> Lines {
             let mut flows: BTreeSet<Place> = BTreeSet::new();
             let mut listed = std::pin::pin!(documents(app, Collection::Buffers, query));
             while let Some(document) = listed.try_next().await? {
-                if !document.source.is_empty() {
+                // Files of client events belong to no flow.
+                if is_upload(&document.source) && !document.flow.is_empty() {
                     flows.insert((document.client, document.flow));
                 }
             }
@@ -165,7 +166,7 @@ fn uploads(app: Arc<App>) -> Lines {
 
 async fn of_flow(app: &Arc<App>, (client, flow): Place) -> Answer<Vec<Value>> {
     let id: FlowId = flow.parse()?;
-    let within = Within::flow(&client, &id);
+    let within = Within::flow(&app.client(&client)?, &id);
     let found: Vec<Found> = app.found(Collection::Buffers, &within, 0).await?;
     let mut described = describe(app, &within, by_upload(&found).into_iter().collect()).await?;
     described.sort_by(|a, b| a.instance.cmp(&b.instance));

@@ -70,7 +70,7 @@ pub(crate) struct Flow {
 impl Flow {
     /// Where its documents are.
     pub(crate) fn within(&self) -> Within {
-        Within::flow(&self.key.client.to_string(), &self.id)
+        Within::flow(&self.key, &self.id)
     }
 
     /// A number of its document.

@@ -13,6 +13,7 @@ pub(crate) mod format;
 pub(crate) mod letters;
 pub(crate) mod logs;
 pub(crate) mod packs;
+mod ranged;
 pub(crate) mod results;
 pub(crate) mod tools;
 pub(crate) mod topics;
@@ -51,6 +52,10 @@ pub(crate) fn routes() -> Router<Arc<App>> {
         .route(
             "/clients/{client}/flows/{flow}/uploads/{upload}",
             get(uploads::download),
+        )
+        .route(
+            "/clients/{client}/flows/{flow}/uploads/{upload}/ranges",
+            get(uploads::ranges),
         )
         .route("/clients/{client}/events", get(events::list))
         // A name is `Artifact` or `Artifact/Source`. Its slash may be written %2F; a source named

@@ -2,20 +2,23 @@
 
 use super::answers::{PARTIAL, Shared, TOTAL, streamed, value};
 use super::flows::Flow;
+use super::ranged::{bodiless, head, requested};
 use crate::app::App;
 use crate::guard::Params;
 use crate::refusal::{Answer, Refusal};
-use crate::stored::{Found, Upload, Within, by_upload, content, describe};
+use crate::stored::{Found, Upload, Within, by_upload, content, describe, find};
 use aws_lc_rs::digest;
 use axum::Json;
 use axum::extract::{Path, State};
-use axum::http::{HeaderMap, StatusCode, header};
+use axum::http::{HeaderMap, header};
 use axum::response::{IntoResponse, Response};
-use futures::TryStreamExt;
+use futures::{StreamExt, TryStreamExt, stream};
+use nublar_core::ids::ContentId;
+use nublar_core::ingest::Seal;
 use nublar_ports::index::Collection;
 use serde::Deserialize;
 use serde_json::{Value, json};
-use std::collections::{HashMap, VecDeque};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::ops::Range;
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -23,6 +26,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 const USUAL: usize = 1_000;
 /// How many bytes a list reads to compute hashes; what is larger has its hash when asked for.
 const HASHED: u64 = 64 << 20;
+/// How many seals are read side by side.
+const SEALS_AT_ONCE: usize = 4;
 /// How many hashes are remembered.
 const REMEMBERED: usize = 100_000;
 
@@ -78,22 +83,37 @@ pub(crate) async fn list(
     let found = buffers(&app, &flow).await?;
     let all = by_upload(&found);
     let total = all.len();
+    let ids: HashSet<String> = all.keys().cloned().collect();
+    let resumable = is_resumable(&flow.body);
     let some: Vec<_> = all
         .into_iter()
         .skip(asked.start)
         .take(asked.limit.unwrap_or(USUAL))
         .collect();
+    let described = describe(&app, &within, some).await?;
+    let seals: Vec<_> = described
+        .iter()
+        .map(|upload| app.seal(&within, upload))
+        .collect();
+    let seals: Vec<Option<Seal>> = stream::iter(seals)
+        .buffered(SEALS_AT_ONCE)
+        .try_collect()
+        .await?;
     let mut budget = if asked.hash { u64::MAX } else { HASHED };
     let mut uploads = Vec::new();
-    for upload in describe(&app, &within, some).await? {
-        let known = app.hashes.get(&hash_key(&within, &upload));
-        let hash = if known.is_none() && upload.complete && upload.arranged.end <= budget {
-            budget -= upload.arranged.end;
-            sha256(&app, &within, &upload).await?
-        } else {
-            known
+    for (upload, seal) in described.iter().zip(seals) {
+        let hash = match &seal {
+            Some(seal) => Some(seal.sha256.clone()),
+            None => hash(&app, &within, upload, &mut budget).await?,
         };
-        uploads.push(shown(&upload, hash.as_deref()));
+        let mut shown = shown(upload, hash.as_deref(), seal.as_ref());
+        // A sparse read that failed half-way starts over as a plain one.
+        if upload.sparse && !upload.complete && ids.contains(&upload.twin) {
+            shown["replaced_by"] = json!(upload.twin);
+        }
+        let resumes = RESUMABLE.contains(&upload.accessor.as_str());
+        shown["resumable"] = json!(resumable && resumes && !upload.complete);
+        uploads.push(shown);
     }
     let mut response = Json(Value::Array(uploads)).into_response();
     response
@@ -102,12 +122,49 @@ pub(crate) async fn list(
     Ok(response)
 }
 
+/// The hash of a file that is not sealed yet, as far as the budget of bytes goes.
+async fn hash(
+    app: &Arc<App>,
+    within: &Within,
+    upload: &Upload,
+    budget: &mut u64,
+) -> Answer<Option<String>> {
+    let known = app.hashes.get(&hash_key(within, upload));
+    if known.is_some() || !upload.complete || upload.arranged.end > *budget {
+        return Ok(known);
+    }
+    *budget -= upload.arranged.end;
+    sha256(app, within, upload).await
+}
+
+/// The accessors whose uploads agents can go on with.
+const RESUMABLE: [&str; 4] = ["auto", "file", "ntfs", "ext4"];
+
+/// Whether a flow asks for uploads that can be gone on with.
+fn is_resumable(flow: &Value) -> bool {
+    fn asks(value: &Value) -> bool {
+        match value {
+            Value::Object(fields) => fields.iter().any(|(name, value)| {
+                let on = value.as_str().is_some_and(|value| {
+                    ["Y", "YES", "TRUE", "OK"]
+                        .iter()
+                        .any(|yes| value.eq_ignore_ascii_case(yes))
+                });
+                name == "UPLOAD_IS_RESUMABLE" && on || asks(value)
+            }),
+            Value::Array(list) => list.iter().any(asks),
+            _ => false,
+        }
+    }
+    flow.get("request").is_some_and(asks)
+}
+
 async fn buffers(app: &App, flow: &Flow) -> Answer<Vec<Found>> {
     let stored = flow.number("total_uploaded_bytes");
     app.found(Collection::Buffers, &flow.within(), stored).await
 }
 
-fn shown(upload: &Upload, sha256: Option<&str>) -> Value {
+fn shown(upload: &Upload, sha256: Option<&str>, seal: Option<&Seal>) -> Value {
     json!({
         "upload_id": upload.instance,
         "name": upload.name(),
@@ -121,6 +178,8 @@ fn shown(upload: &Upload, sha256: Option<&str>) -> Value {
         "percent": upload.percent(),
         "gaps": upload.arranged.gaps,
         "sha256": sha256,
+        "reported_sha256": seal.and_then(|seal| seal.reported.as_deref()),
+        "verdict": seal.map(|seal| seal.verdict),
         "sparse": upload.sparse,
         "padded_size": upload.padded_size(),
         "sent_twice": upload.arranged.overlaps,
@@ -128,13 +187,8 @@ fn shown(upload: &Upload, sha256: Option<&str>) -> Value {
 }
 
 fn hash_key(within: &Within, upload: &Upload) -> String {
-    let pieces = &upload.arranged.pieces;
-    let mut hasher = blake3::Hasher::new();
-    for piece in pieces {
-        hasher.update(piece.id.as_bytes());
-        hasher.update(&piece.skip.to_le_bytes());
-    }
-    format!("{}/{}/{}", within.client, within.flow, hasher.finalize())
+    let content = upload.arranged.content();
+    format!("{}/{}/{content}", within.client, within.flow)
 }
 
 /// SHA-256 of a complete file as it is stored; none of one of which a part is missing.
@@ -174,99 +228,82 @@ pub(crate) struct Wanted {
     pad: bool,
 }
 
-/// `GET .../uploads/{upload_id}?pad` → the bytes; `Range` is understood unless `pad`.
+/// `GET .../uploads/{upload_id}?pad` → the bytes, or the part that `Range` says; no more is read.
+/// `ETag` names these bytes.
 pub(crate) async fn download(
     State(app): Shared,
     Path((client, flow, upload)): Path<(String, String, String)>,
     Params(wanted): Params<Wanted>,
     headers: HeaderMap,
 ) -> Answer<Response> {
-    let flow = app.flow(&client, &flow).await?;
-    let within = flow.within();
-    let found = buffers(&app, &flow).await?;
-    let parts = by_upload(&found).remove_entry(&upload);
-    let parts = parts.ok_or_else(|| {
-        Refusal::missing(format!("flow {} has no upload {upload}", flow.id))
-            .hint("upload ids stand in the list of the flow's uploads")
-    })?;
-    let described = describe(&app, &within, vec![parts]).await?;
-    let upload = described
-        .first()
-        .ok_or_else(|| Refusal::fault("the upload is gone"))?;
-    let whole = upload.arranged.end;
-    let mut response = if wanted.pad && upload.sparse {
-        let mut response = streamed(&app, OCTETS, upload.padded(&app, &within));
-        let size = value(&upload.padded_size().to_string());
-        response.headers_mut().insert(header::CONTENT_LENGTH, size);
-        response
+    let (within, upload) = one(&app, &client, &flow, &upload).await?;
+    let padded = wanted.pad && upload.sparse;
+    let (whole, tag) = if padded {
+        (upload.padded_size(), tag(&upload, "padded"))
     } else {
-        let range = headers
-            .get(header::RANGE)
-            .and_then(|range| range.to_str().ok());
-        let (status, Range { start, end }) = match range.map(|range| read_range(range, whole)) {
-            None | Some(Requested::Ignored) => (StatusCode::OK, 0..whole),
-            Some(Requested::Part(part)) => (StatusCode::PARTIAL_CONTENT, part),
-            Some(Requested::Outside) => return Ok(outside(whole)),
-        };
-        let bytes = content(Arc::clone(&app), &within, upload, start, end);
-        let mut response = streamed(&app, OCTETS, bytes);
-        *response.status_mut() = status;
-        let headers = response.headers_mut();
-        headers.insert(header::CONTENT_LENGTH, value(&(end - start).to_string()));
-        headers.insert(header::ACCEPT_RANGES, value("bytes"));
-        if status == StatusCode::PARTIAL_CONTENT {
-            let range = format!("bytes {start}-{}/{whole}", end - 1);
-            headers.insert(header::CONTENT_RANGE, value(&range));
-        }
-        response
+        (upload.arranged.end, tag(&upload, "stored"))
     };
+    let requested = requested(&headers, &tag, whole);
+    let (status, head, range) = head(requested, &tag, whole);
+    let Some(Range { start, end }) = range else {
+        return Ok(bodiless(status, head, whole));
+    };
+    let bytes = if padded {
+        upload.padded(&app, &within, start, end)
+    } else {
+        content(Arc::clone(&app), &within, &upload, start, end).boxed()
+    };
+    let mut response = streamed(&app, OCTETS, bytes);
+    *response.status_mut() = status;
     let headers = response.headers_mut();
-    headers.insert(
-        header::CONTENT_DISPOSITION,
-        value(&disposition(upload.name())),
-    );
+    headers.extend(head);
+    let name = disposition(upload.name());
+    headers.insert(header::CONTENT_DISPOSITION, value(&name));
     if !upload.complete {
         headers.insert(PARTIAL, value("true"));
     }
     Ok(response)
 }
 
+/// `GET .../uploads/{upload_id}/ranges` → `{"size", "ranges": [[offset, stored, length], ...]}`:
+/// which bytes of the original stand where among the stored ones; the rest of it is holes.
+pub(crate) async fn ranges(
+    State(app): Shared,
+    Path((client, flow, upload)): Path<(String, String, String)>,
+) -> Answer<Json<Value>> {
+    let (_, upload) = one(&app, &client, &flow, &upload).await?;
+    let (size, ranges) = (upload.padded_size(), upload.ranges());
+    Ok(Json(json!({ "size": size, "ranges": ranges })))
+}
+
+async fn one(app: &Arc<App>, client: &str, flow: &str, upload: &str) -> Answer<(Within, Upload)> {
+    let flow = app.flow(client, flow).await?;
+    let within = flow.within();
+    let found = find(app, &within, upload).await?;
+    let found = found.ok_or_else(|| {
+        Refusal::missing(format!("flow {} has no upload {upload}", flow.id))
+            .hint("upload ids stand in the list of the flow's uploads")
+    })?;
+    Ok((within, found))
+}
+
 const OCTETS: &str = "application/octet-stream";
 
-fn outside(whole: u64) -> Response {
-    let error = format!("the range is outside of the file's {whole} bytes");
-    let mut response = Refusal::new(StatusCode::RANGE_NOT_SATISFIABLE, error).into_response();
-    let range = value(&format!("bytes */{whole}"));
-    response.headers_mut().insert(header::CONTENT_RANGE, range);
-    response
+/// Names the bytes of one view of a file, as they are now.
+fn tag(upload: &Upload, view: &str) -> String {
+    let content = upload.arranged.content();
+    let mut parts: Vec<&[u8]> = vec![b"tag", view.as_bytes(), content.as_bytes()];
+    let ranges: Vec<[u8; 24]> = upload.ranges().into_iter().map(bytes_of).collect();
+    parts.extend(ranges.iter().map(<[u8; 24]>::as_slice));
+    format!("\"{}\"", ContentId::of(&parts))
 }
 
-#[derive(Debug, PartialEq, Eq)]
-enum Requested {
-    /// No range that is understood: the whole is given.
-    Ignored,
-    Part(Range<u64>),
-    Outside,
-}
-
-fn read_range(text: &str, whole: u64) -> Requested {
-    let Some((from, to)) = text
-        .strip_prefix("bytes=")
-        .and_then(|range| range.split_once('-'))
-    else {
-        return Requested::Ignored;
-    };
-    let range = match (from.trim().parse::<u64>(), to.trim().parse::<u64>()) {
-        (Ok(from), Ok(to)) if to >= from => from..to.saturating_add(1).min(whole),
-        (Ok(from), Err(_)) if to.trim().is_empty() => from..whole,
-        (Err(_), Ok(last)) if from.trim().is_empty() => whole.saturating_sub(last)..whole,
-        _ => return Requested::Ignored,
-    };
-    if range.start < range.end {
-        Requested::Part(range)
-    } else {
-        Requested::Outside
+fn bytes_of((offset, stored, length): (u64, u64, u64)) -> [u8; 24] {
+    let mut bytes = [0; 24];
+    for (place, number) in bytes.chunks_exact_mut(8).zip([offset, stored, length]) {
+        place.copy_from_slice(&number.to_le_bytes());
     }
+    bytes
 }
 
 /// A file name for whoever saves the answer: agents' names are data and may hold anything.
@@ -296,21 +333,6 @@ fn disposition(name: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn ranges_are_read_as_http_has_them() {
-        let part = |range| Requested::Part(range);
-        assert_eq!(read_range("bytes=0-9", 100), part(0..10));
-        assert_eq!(read_range("bytes=90-", 100), part(90..100));
-        assert_eq!(read_range("bytes=-5", 100), part(95..100));
-        assert_eq!(read_range("bytes=-500", 100), part(0..100));
-        assert_eq!(read_range("bytes=50-1000", 100), part(50..100));
-        assert_eq!(read_range("bytes=100-", 100), Requested::Outside);
-        assert_eq!(read_range("bytes=0-", 0), Requested::Outside);
-        for ignored in ["bytes=5-1", "bytes=0-1,4-5", "rows=1-2", "bytes=x-"] {
-            assert_eq!(read_range(ignored, 100), Requested::Ignored, "{ignored}");
-        }
-    }
 
     #[test]
     fn no_name_breaks_out_of_its_quotes() {

@@ -1,12 +1,12 @@
 //! Listing the documents of a flow, and reading the bodies of some of them in their order.
 
-use super::Piece;
+use super::Upload;
 use crate::app::App;
 use crate::refusal::{Answer, Refusal};
 use bytes::Bytes;
 use futures::Stream;
-use nublar_core::ids::FlowId;
-use nublar_core::ingest::week_of;
+use nublar_core::ids::{ClientKey, FlowId};
+use nublar_core::ingest::{Found, Piece, Seal, week_of};
 use nublar_ports::index::{Bucket, Collection, Cursor, Query};
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -16,29 +16,23 @@ const LISTED: usize = 2_000;
 /// How many bodies are read at once; each may have some MiB.
 const READ: usize = 8;
 
-/// A document without its body.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Found {
-    pub(crate) id: String,
-    pub(crate) source: String,
-    pub(crate) order: i64,
-    /// Rows, log rows or bytes.
-    pub(crate) size: u64,
-}
-
 /// Where a flow's documents are.
 #[derive(Debug, Clone)]
 pub(crate) struct Within {
     pub(crate) client: String,
     pub(crate) flow: String,
+    key: ClientKey,
+    flow_id: FlowId,
     bucket: Bucket,
 }
 
 impl Within {
-    pub(crate) fn flow(client: &str, flow: &FlowId) -> Self {
+    pub(crate) fn flow(key: &ClientKey, flow: &FlowId) -> Self {
         Self {
-            client: client.to_owned(),
+            client: key.client.to_string(),
             flow: flow.to_string(),
+            key: key.clone(),
+            flow_id: flow.clone(),
             bucket: week_of(flow).map_or(Bucket::Undated, Bucket::Week),
         }
     }
@@ -63,20 +57,26 @@ impl App {
         within: &Within,
         stored: u64,
     ) -> Answer<Vec<Found>> {
-        let found = self.listed(collection, within).await?;
+        let found = self.listed(collection, within, None).await?;
         if found.iter().map(|part| part.size).sum::<u64>() >= stored {
             return Ok(found);
         }
         self.step(self.index.refresh(collection)).await?;
-        self.listed(collection, within).await
+        self.listed(collection, within, None).await
     }
 
-    async fn listed(&self, collection: Collection, within: &Within) -> Answer<Vec<Found>> {
+    /// The documents of a flow, or of one source of it, that the index shows.
+    pub(crate) async fn listed(
+        &self,
+        collection: Collection,
+        within: &Within,
+        source: Option<&str>,
+    ) -> Answer<Vec<Found>> {
         let mut found = Vec::new();
         let query = Query {
             without_bodies: true,
             limit: LISTED,
-            ..within.query(None)
+            ..within.query(source)
         };
         let mut after = None;
         loop {
@@ -96,6 +96,18 @@ impl App {
                 return Ok(found);
             }
         }
+    }
+
+    /// What is known of a whole file since its flow has ended; of what it is made of now.
+    pub(crate) async fn seal(&self, within: &Within, upload: &Upload) -> Answer<Option<Seal>> {
+        let id = Seal::id(&within.key, &within.flow_id, &upload.instance).to_string();
+        let read = self
+            .index
+            .get(Collection::Buffers, "", Some(within.bucket), &id);
+        let seal = self.step(read).await?;
+        let seal = seal.and_then(|seal| serde_json::from_slice::<Seal>(&seal.body).ok());
+        let content = upload.arranged.content().to_string();
+        Ok(seal.filter(|seal| seal.content == content))
     }
 }
 

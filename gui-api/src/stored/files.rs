@@ -1,12 +1,13 @@
 //! Buffers of uploads as files: what they are called, how much of them is there, and their bytes.
 
-use super::lines::inflate;
 use super::{Arranged, Found, Piece, Within, arrange, bodies};
 use crate::app::App;
 use crate::refusal::{Answer, Refusal};
 use bytes::Bytes;
 use futures::stream::{self, BoxStream};
 use futures::{Stream, StreamExt, TryStreamExt};
+use nublar_core::ids::ContentId;
+use nublar_core::ingest::{Extent, SEALS, plain_data, upload_instance};
 use nublar_ports::index::{Collection, Query};
 use nublar_schemas::agent::{FileBuffer, Range};
 use prost::Message;
@@ -34,14 +35,21 @@ pub(crate) struct Upload {
     pub(crate) sparse: bool,
     /// Everything is there.
     pub(crate) complete: bool,
+    /// The upload of the same file that would be its other form: plain of sparse, and the reverse.
+    pub(crate) twin: String,
     pub(crate) arranged: Arranged,
     ranges: Vec<Range>,
+}
+
+/// Whether this source of documents is an upload, and not words about uploads.
+pub(crate) fn is_upload(source: &str) -> bool {
+    !source.is_empty() && source != SEALS
 }
 
 /// A flow's buffers by upload, arranged; words about uploads are left out.
 pub(crate) fn by_upload(found: &[Found]) -> BTreeMap<String, Arranged> {
     let mut uploads: BTreeMap<&str, Vec<&Found>> = BTreeMap::new();
-    for part in found.iter().filter(|part| !part.source.is_empty()) {
+    for part in found.iter().filter(|part| is_upload(&part.source)) {
         uploads.entry(&part.source).or_default().push(part);
     }
     uploads
@@ -69,6 +77,33 @@ pub(crate) async fn describe(
     Ok(described)
 }
 
+/// One upload, by its id; none if there is no such upload.
+pub(crate) async fn find(
+    app: &Arc<App>,
+    within: &Within,
+    instance: &str,
+) -> Answer<Option<Upload>> {
+    if instance.parse::<ContentId>().is_err() {
+        return Ok(None);
+    }
+    let look = async || {
+        let found = app
+            .listed(Collection::Buffers, within, Some(instance))
+            .await?;
+        match by_upload(&found).remove_entry(instance) {
+            Some((instance, arranged)) => one(app, within, instance, arranged).await.map(Some),
+            None => Ok(None),
+        }
+    };
+    let upload = look().await?;
+    if upload.as_ref().is_some_and(|upload| upload.complete) {
+        return Ok(upload);
+    }
+    // The index may not show yet what it has.
+    app.step(app.index.refresh(Collection::Buffers)).await?;
+    look().await
+}
+
 async fn one(
     app: &Arc<App>,
     within: &Within,
@@ -94,23 +129,27 @@ async fn one(
     let gone = || Refusal::fault(format!("upload {instance} is gone"));
     let (first, last) = (first.ok_or_else(gone)?, last.ok_or_else(gone)?);
     let place = first.pathspec.clone().unwrap_or_default();
-    let eof = last.eof.then(|| last.offset.saturating_add(length(&last)));
-    let size = first.size.max(last.size);
-    let expected = eof.unwrap_or(if first.is_sparse {
-        first.stored_size.max(last.stored_size)
-    } else {
-        size
-    });
-    let complete = eof.is_some() && arranged.gaps.is_empty() && arranged.end >= expected;
+    let Extent {
+        size,
+        expected,
+        complete,
+    } = Extent::of(&first, &last, &arranged);
+    let twin = upload_instance(
+        &within.flow,
+        first.upload_number,
+        first.pathspec.as_ref(),
+        !first.is_sparse,
+    );
     Ok(Upload {
         path: place.path,
         accessor: place.accessor,
         components: place.components,
         number: first.upload_number,
         size,
-        expected: expected.max(arranged.end),
+        expected,
         sparse: first.is_sparse,
         complete,
+        twin: twin.to_string(),
         arranged,
         ranges: last.index.map(|index| index.ranges).unwrap_or_default(),
         instance,
@@ -146,34 +185,28 @@ fn buffer(body: &Bytes) -> Answer<FileBuffer> {
         .map_err(|error| Refusal::fault(format!("a stored buffer cannot be read: {error}")))
 }
 
-fn length(buffer: &FileBuffer) -> u64 {
-    match (buffer.uncompressed_length, buffer.reference.is_empty()) {
-        (0, true) => buffer.data.len() as u64,
-        (0, false) => buffer.data_length,
-        (inflated, _) => inflated,
-    }
-}
-
-/// The bytes of a piece of a buffer.
+/// The bytes of a piece of a buffer. Of plain data in an object no more is read.
 async fn read(app: &App, piece: &Piece, body: &Bytes) -> Answer<Bytes> {
-    let buffer = buffer(body)?;
+    let mut buffer = buffer(body)?;
+    let too_short = || Refusal::fault(format!("buffer {} holds less than it says", piece.id));
+    let upto = piece.skip.saturating_add(piece.take);
+    if !buffer.reference.is_empty() && buffer.uncompressed_length == 0 {
+        let part = Some(piece.skip..upto);
+        let data = app.step(app.objects.get(&buffer.reference, part)).await?;
+        let whole = data.len() as u64 == piece.take;
+        return whole.then_some(data).ok_or_else(too_short);
+    }
     let data = if buffer.reference.is_empty() {
-        buffer.data
+        std::mem::take(&mut buffer.data)
     } else {
         app.step(app.objects.get(&buffer.reference, None)).await?
     };
-    let data = if buffer.uncompressed_length > 0 {
-        let size = usize::try_from(buffer.uncompressed_length).unwrap_or(usize::MAX);
-        Bytes::from(inflate(&data, size)?)
-    } else {
-        data
-    };
+    let data = plain_data(&buffer, data).map_err(|error| Refusal::fault(error.to_string()))?;
     let bounds = usize::try_from(piece.skip)
         .ok()
-        .zip(usize::try_from(piece.skip.saturating_add(piece.take)).ok())
+        .zip(usize::try_from(upto).ok())
         .filter(|(_, to)| *to <= data.len());
-    let (from, to) = bounds
-        .ok_or_else(|| Refusal::fault(format!("buffer {} holds less than it says", piece.id)))?;
+    let (from, to) = bounds.ok_or_else(too_short)?;
     Ok(data.slice(from..to))
 }
 
@@ -186,11 +219,12 @@ pub(crate) fn content(
     from: u64,
     to: u64,
 ) -> impl Stream<Item = Answer<Bytes>> + Send + 'static {
-    let pieces: Vec<Piece> = upload
-        .arranged
-        .pieces
+    let pieces = &upload.arranged.pieces;
+    let first = pieces.partition_point(|piece| start(piece).saturating_add(piece.take) <= from);
+    let pieces: Vec<Piece> = pieces
         .iter()
-        .filter_map(|piece| clipped(piece, from, to))
+        .skip(first)
+        .map_while(|piece| clipped(piece, from, to))
         .collect();
     let source = Some(upload.instance.as_str());
     let stored = bodies(
@@ -286,6 +320,36 @@ enum Run {
     Bytes(u64, u64),
 }
 
+impl Run {
+    fn length(self) -> u64 {
+        match self {
+            Self::Hole(size) => size,
+            Self::Bytes(from, to) => to - from,
+        }
+    }
+}
+
+/// What runs give from one offset to another.
+fn cut(runs: Vec<Run>, from: u64, to: u64) -> Vec<Run> {
+    let mut at: u64 = 0;
+    let mut cut = Vec::new();
+    for run in runs {
+        let (begins, ends) = (at, at.saturating_add(run.length()));
+        at = ends;
+        let (first, last) = (from.max(begins), to.min(ends));
+        if first >= last {
+            continue;
+        }
+        cut.push(match run {
+            Run::Hole(_) => Run::Hole(last - first),
+            Run::Bytes(stored, _) => {
+                Run::Bytes(stored + (first - begins), stored + (last - begins))
+            }
+        });
+    }
+    cut
+}
+
 impl Upload {
     /// The runs of the original, in order, with its holes; the file itself when it is not sparse.
     fn runs(&self) -> Vec<Run> {
@@ -322,21 +386,33 @@ impl Upload {
 
     /// Bytes of the original with its holes.
     pub(crate) fn padded_size(&self) -> u64 {
-        let sizes = self.runs().into_iter().map(|run| match run {
-            Run::Hole(size) => size,
-            Run::Bytes(from, to) => to - from,
-        });
-        sizes.fold(0, u64::saturating_add)
+        let lengths = self.runs().into_iter().map(Run::length);
+        lengths.fold(0, u64::saturating_add)
     }
 
-    /// The original with its holes as zeros.
+    /// Where the stored bytes belong in the original, by (offset, stored offset, length).
+    pub(crate) fn ranges(&self) -> Vec<(u64, u64, u64)> {
+        let mut at = 0_u64;
+        let mut ranges = Vec::new();
+        for run in self.runs() {
+            if let Run::Bytes(from, to) = run {
+                ranges.push((at, from, to - from));
+            }
+            at = at.saturating_add(run.length());
+        }
+        ranges
+    }
+
+    /// Bytes of the original from one offset to another, its holes as zeros.
     pub(crate) fn padded(
         &self,
         app: &Arc<App>,
         within: &Within,
+        from: u64,
+        to: u64,
     ) -> BoxStream<'static, Answer<Bytes>> {
         let (app, within, upload) = (Arc::clone(app), within.clone(), self.clone());
-        let runs = stream::iter(self.runs());
+        let runs = stream::iter(cut(self.runs(), from, to));
         let bytes = runs.flat_map(move |run| match run {
             Run::Hole(size) => hole(size).boxed(),
             Run::Bytes(from, to) => content(Arc::clone(&app), &within, &upload, from, to).boxed(),
@@ -368,6 +444,7 @@ mod tests {
             expected: end,
             sparse: true,
             complete: false,
+            twin: String::new(),
             arranged: Arranged {
                 end,
                 total: end,
@@ -401,6 +478,13 @@ mod tests {
             [Run::Bytes(0, 4096), Run::Hole(1000), Run::Bytes(4096, 4106)]
         );
         assert_eq!(whole.padded_size(), 5106);
+        assert_eq!(whole.ranges(), [(0, 0, 4096), (5096, 4096, 10)]);
+        let cut = |from, to| cut(whole.runs(), from, to);
+        assert_eq!(cut(0, 5106), whole.runs());
+        assert_eq!(cut(4000, 4100), [Run::Bytes(4000, 4096), Run::Hole(4)]);
+        assert_eq!(cut(5000, 5100), [Run::Hole(96), Run::Bytes(4096, 4100)]);
+        assert_eq!(cut(5105, u64::MAX), [Run::Bytes(4105, 4106)]);
+        assert_eq!(cut(5106, 6000), []);
         // What is said of bytes that are not there makes holes, never a read beyond the end.
         let hostile = upload(
             vec![

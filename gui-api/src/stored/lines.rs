@@ -2,14 +2,11 @@
 
 use crate::refusal::{Answer, Refusal};
 use bytes::Bytes;
-use libdeflater::Decompressor;
+use nublar_core::ingest::inflate;
 use nublar_schemas::agent::{LogMessage, VeloMessage, VqlResponse};
 use prost::Message;
 use serde_json::value::RawValue;
 use serde_json::{Value, json};
-
-/// The largest block that is inflated; an agent's own limit is far below.
-pub(super) const MOST_INFLATED: usize = 256 << 20;
 
 /// Lines of one message.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -57,7 +54,7 @@ pub(crate) fn row_lines(body: &Bytes) -> Answer<Block> {
 pub(super) fn rows(response: VqlResponse) -> Answer<Block> {
     if !response.compressed_json_response.is_empty() {
         let size = usize::try_from(response.uncompressed_size).unwrap_or(usize::MAX);
-        let bytes = inflate(&response.compressed_json_response, size)?;
+        let bytes = inflated(&response.compressed_json_response, size)?;
         return Ok(Block { text: text(bytes) });
     }
     if !response.jsonl_response.is_empty() || response.response.is_empty() {
@@ -109,26 +106,8 @@ fn text(bytes: Vec<u8>) -> String {
         .unwrap_or_else(|error| String::from_utf8_lossy(error.as_bytes()).into_owned())
 }
 
-/// Inflates a zlib stream whose inflated size is said to be `size`; what it says may be wrong.
-pub(super) fn inflate(zlib: &[u8], size: usize) -> Answer<Vec<u8>> {
-    let unreadable = |why: &str| Refusal::fault(format!("a stored zlib stream {why}"));
-    let mut room = size.clamp(1, MOST_INFLATED);
-    loop {
-        let mut inflated = vec![0; room];
-        match Decompressor::new().zlib_decompress(zlib, &mut inflated) {
-            Ok(length) => {
-                inflated.truncate(length);
-                return Ok(inflated);
-            }
-            Err(libdeflater::DecompressionError::InsufficientSpace) if room < MOST_INFLATED => {
-                room = (room * 4).min(MOST_INFLATED);
-            }
-            Err(libdeflater::DecompressionError::InsufficientSpace) => {
-                return Err(unreadable("is too large"));
-            }
-            Err(libdeflater::DecompressionError::BadData) => return Err(unreadable("is damaged")),
-        }
-    }
+fn inflated(zlib: &[u8], size: usize) -> Answer<Vec<u8>> {
+    inflate(zlib, size).map_err(|error| Refusal::fault(error.to_string()))
 }
 
 #[cfg(test)]
@@ -195,7 +174,7 @@ mod tests {
 
     #[test]
     fn damaged_streams_are_refused() {
-        assert!(inflate(b"not zlib", 10).is_err());
+        assert!(inflated(b"not zlib", 10).is_err());
         assert!(row_lines(&Bytes::from_static(&[0xff, 0xff])).is_err());
     }
 

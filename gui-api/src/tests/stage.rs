@@ -80,9 +80,8 @@ impl Answered {
 
 fn spec(topic: &Topic) -> TopicSpec {
     let group = match topic.name {
-        "results" | "uploads" | "events" | "state" | "dead-letters" => {
-            vec![topic.name.to_owned()]
-        }
+        "results" | "uploads" | "events" | "dead-letters" => vec![topic.name.to_owned()],
+        "state" => vec![topic.name.to_owned(), "seals".to_owned()],
         "scheduling" => vec!["foreman".to_owned()],
         _ => Vec::new(),
     };

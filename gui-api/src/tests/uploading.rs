@@ -1,12 +1,17 @@
 //! Uploads and the dump.
 
 use super::reading::{FLOW, flow_body, rows};
-use super::stage::{CLIENT, Stage};
+use super::stage::{CLIENT, Stage, header};
+use crate::stored::{Within, find};
 use crate::tails::Kind;
 use aws_lc_rs::digest;
-use axum::body::Body;
-use axum::http::{Method, StatusCode};
+use axum::body::{Body, to_bytes};
+use axum::http::{Method, Request, StatusCode};
 use libdeflater::{CompressionLvl, Compressor};
+use nublar_core::ids::{ClientKey, FlowId};
+use nublar_core::ingest::{SEALS, Seal, Verdict, week_of};
+use nublar_ports::index::{Bucket, Collection, Document, Index as _};
+use nublar_ports::objects::Objects as _;
 use nublar_schemas::agent::{FileBuffer, Index, PathSpec, Range, VeloMessage};
 use serde_json::{Value, json};
 
@@ -41,6 +46,7 @@ fn noise(length: usize) -> Vec<u8> {
     (0..length).map(next).collect()
 }
 
+#[derive(Clone, Copy)]
 struct File {
     path: &'static str,
     number: i64,
@@ -318,6 +324,281 @@ async fn a_sparse_file_is_compact_or_padded_and_apart_from_its_plain_twin() {
     assert_eq!(padded.header("content-length"), "100015");
     let expected = [[1u8; 10].as_slice(), &[0; 100_000], &[2; 5]].concat();
     assert!(padded.body == expected, "the padded file differs");
+    stage.end().await;
+}
+
+fn with_header(path: &str, name: &'static str, value: &str) -> Request<Body> {
+    let mut request = Stage::request(Method::GET, path, Body::empty());
+    request.headers_mut().insert(name, value.parse().unwrap());
+    request
+}
+
+/// A terabyte of which two pieces of 5 bytes exist.
+async fn store_terabyte(stage: &Stage) -> String {
+    let file = File {
+        path: "/dev/sparse",
+        number: 1,
+        sparse: true,
+    };
+    let range = |file_offset, original_offset, file_length, length| Range {
+        file_offset,
+        original_offset,
+        file_length,
+        length,
+    };
+    let ranges = vec![
+        range(0, 0, 5, 5),
+        range(5, 5, 0, TERABYTE - 10),
+        range(5, TERABYTE - 5, 5, 5),
+    ];
+    let eof = FileBuffer {
+        index: Some(Index { ranges }),
+        ..file.eof(10, TERABYTE.unsigned_abs())
+    };
+    let parts = [file.buffer(0, b"begin"), file.buffer(5, b"(end)"), eof];
+    stage.store(parts.map(message)).await;
+    let upload = listed(stage, "sparse").await;
+    assert_eq!(upload["padded_size"], json!(TERABYTE));
+    at(&format!(
+        "/uploads/{}",
+        upload["upload_id"].as_str().unwrap()
+    ))
+}
+
+const TERABYTE: i64 = 1 << 40;
+
+#[tokio::test]
+async fn any_part_of_a_sparse_terabyte_is_read_at_once() {
+    let stage = staged().await;
+    let place = store_terabyte(&stage).await;
+    let padded = format!("{place}?pad=true");
+    for (range, expected, said) in [
+        ("bytes=0-7", "begin\0\0\0", "bytes 0-7/1099511627776"),
+        (
+            "bytes=-7",
+            "\0\0(end)",
+            "bytes 1099511627769-1099511627775/1099511627776",
+        ),
+        (
+            "bytes=549755813888-549755813890",
+            "\0\0\0",
+            "bytes 549755813888-549755813890/1099511627776",
+        ),
+    ] {
+        let part = stage.send(with_header(&padded, "range", range)).await;
+        assert_eq!(part.status, StatusCode::PARTIAL_CONTENT);
+        assert_eq!(
+            (part.text(), part.header("content-range")),
+            (expected, said)
+        );
+    }
+    let outside = stage
+        .send(with_header(&padded, "range", "bytes=1099511627776-"))
+        .await;
+    assert_eq!(outside.status, StatusCode::RANGE_NOT_SATISFIABLE);
+    assert_eq!(outside.header("content-range"), "bytes */1099511627776");
+    let head = Stage::request(Method::HEAD, &padded, Body::empty());
+    let head = stage.send(head).await;
+    assert_eq!(head.header("content-length"), "1099511627776");
+    let compact = stage.send(with_header(&place, "range", "bytes=3-6")).await;
+    assert_eq!(compact.text(), "in(e");
+    let ranges = stage.json(&format!("{place}/ranges")).await;
+    let last = TERABYTE - 5;
+    assert_eq!(
+        ranges,
+        json!({"size": TERABYTE, "ranges": [[0, 0, 5], [last, 5, 5]]})
+    );
+    stage.end().await;
+}
+
+#[tokio::test]
+async fn what_one_has_is_not_sent_again_and_parts_of_two_states_are_not_mixed() {
+    let stage = staged().await;
+    let file = File {
+        path: "/growing",
+        number: 1,
+        sparse: false,
+    };
+    stage.store([message(file.buffer(0, b"0123456789"))]).await;
+    let upload = listed(&stage, "growing").await;
+    let place = at(&format!(
+        "/uploads/{}",
+        upload["upload_id"].as_str().unwrap()
+    ));
+    let first = stage.get(&place).await;
+    let tag = first.header("etag").to_owned();
+    assert!(tag.starts_with('"') && tag.ends_with('"'), "{tag}");
+    let known = stage.send(with_header(&place, "if-none-match", &tag)).await;
+    assert_eq!(
+        (known.status, known.body.len()),
+        (StatusCode::NOT_MODIFIED, 0)
+    );
+    let go_on = || {
+        let mut request = with_header(&place, "range", "bytes=5-");
+        request
+            .headers_mut()
+            .insert("if-range", tag.parse().unwrap());
+        request
+    };
+    let rest = stage.send(go_on()).await;
+    assert_eq!(
+        (rest.status, rest.text()),
+        (StatusCode::PARTIAL_CONTENT, "56789")
+    );
+    assert_eq!(rest.header("etag"), tag);
+
+    stage.store([message(file.buffer(10, b"ab"))]).await;
+    let whole = stage.send(go_on()).await;
+    assert_eq!(
+        (whole.status, whole.text()),
+        (StatusCode::OK, "0123456789ab")
+    );
+    assert_ne!(whole.header("etag"), tag);
+    let changed = stage.send(with_header(&place, "if-none-match", &tag)).await;
+    assert_eq!(changed.status, StatusCode::OK);
+    stage.end().await;
+}
+
+#[tokio::test]
+async fn half_a_sparse_file_is_replaced_by_the_plain_one_that_follows() {
+    let stage = staged().await;
+    let plain = File {
+        path: "/restarted",
+        number: 7,
+        sparse: false,
+    };
+    let sparse = File {
+        sparse: true,
+        ..plain
+    };
+    let half = FileBuffer {
+        stored_size: 8,
+        size: 8,
+        ..sparse.buffer(0, b"part")
+    };
+    let whole = [
+        plain.buffer(0, b"0123"),
+        plain.buffer(4, b"4567"),
+        plain.eof(8, 8),
+    ];
+    stage.store([message(half)]).await;
+    let alone = stage.json(&at("/uploads")).await;
+    assert!(alone[0].get("replaced_by").is_none(), "{alone}");
+    stage.store(whole.map(message)).await;
+    let both = stage.json(&at("/uploads")).await;
+    let of = |sparse: bool| {
+        let mut both = both.as_array().unwrap().iter();
+        both.find(|upload| upload["sparse"] == json!(sparse))
+            .unwrap()
+    };
+    let (half, whole) = (of(true), of(false));
+    assert_eq!(
+        (&half["percent"], &half["sha256"]),
+        (&json!(50.0), &Value::Null)
+    );
+    assert_eq!(half["replaced_by"], whole["upload_id"]);
+    assert!(whole.get("replaced_by").is_none());
+    assert_eq!(whole["sha256"], json!(sha256(b"01234567")));
+    stage.end().await;
+}
+
+#[tokio::test]
+async fn a_seal_is_shown_while_it_is_of_what_is_there() {
+    let stage = staged().await;
+    let file = File {
+        path: "/sealed",
+        number: 1,
+        sparse: false,
+    };
+    stage
+        .store([message(file.buffer(0, b"hello")), message(file.eof(5, 5))])
+        .await;
+    let unsealed = listed(&stage, "sealed").await;
+    assert_eq!(unsealed["verdict"], Value::Null);
+    let upload = unsealed["upload_id"].as_str().unwrap();
+    let flow: FlowId = FLOW.parse().unwrap();
+    let key = ClientKey::of(&header()).unwrap();
+    let within = Within::flow(&key, &flow);
+    let found = find(&stage.app, &within, upload).await.unwrap().unwrap();
+    let put = async |content: String| {
+        let seal = Seal {
+            upload_id: upload.to_owned(),
+            content,
+            sha256: sha256(b"hello"),
+            size: 5,
+            reported: Some(sha256(b"hallo")),
+            verdict: Verdict::Differs,
+        };
+        let document = Document {
+            id: Seal::id(&key, &flow, upload).to_string(),
+            bucket: Some(Bucket::Week(week_of(&flow).unwrap())),
+            client: CLIENT.to_owned(),
+            flow: FLOW.to_owned(),
+            source: SEALS.to_owned(),
+            order: 0,
+            text: String::new(),
+            hashes: Vec::new(),
+            version: 1,
+            size: 0,
+            body: serde_json::to_vec(&seal).unwrap().into(),
+        };
+        let put = stage.index.put(Collection::Buffers, "", vec![document]);
+        put.await.unwrap();
+        stage.json(&at("/uploads")).await
+    };
+    let sealed = put(found.arranged.content().to_string()).await;
+    // A seal is no file.
+    assert_eq!(sealed.as_array().unwrap().len(), 1);
+    assert_eq!(sealed[0]["verdict"], "differs");
+    assert_eq!(sealed[0]["reported_sha256"], json!(sha256(b"hallo")));
+    let other = put("of something else".to_owned()).await;
+    assert_eq!(other[0]["verdict"], Value::Null);
+    assert_eq!(other[0]["sha256"], json!(sha256(b"hello")));
+    assert_eq!(
+        stage.get(&at("/uploads/seals")).await.status,
+        StatusCode::NOT_FOUND
+    );
+    stage.end().await;
+}
+
+#[tokio::test]
+async fn an_agent_cannot_have_an_object_shown_that_is_not_its_own() {
+    let stage = staged().await;
+    let file = File {
+        path: "/mine",
+        number: 1,
+        sparse: false,
+    };
+    stage
+        .objects
+        .put("uploads/root/aa/theirs", zlib(b"secret").into())
+        .await
+        .unwrap();
+    let stolen = FileBuffer {
+        reference: "uploads/root/aa/theirs".to_owned(),
+        uncompressed_length: 6,
+        data: zlib(b"mine!!").into(),
+        ..file.buffer(0, b"")
+    };
+    let empty = FileBuffer {
+        reference: "uploads/root/aa/theirs".to_owned(),
+        uncompressed_length: 6,
+        ..File { number: 2, ..file }.buffer(0, b"")
+    };
+    stage.store([message(stolen), message(empty)]).await;
+    let uploads = stage.json(&at("/uploads")).await;
+    for upload in uploads.as_array().unwrap() {
+        let place = at(&format!(
+            "/uploads/{}",
+            upload["upload_id"].as_str().unwrap()
+        ));
+        let request = Stage::request(Method::GET, &place, Body::empty());
+        let answered = stage.answer(request).await;
+        // What holds less than it says is cut off.
+        let body = to_bytes(answered.into_body(), usize::MAX).await;
+        let body = body.unwrap_or_default();
+        assert!(!body.windows(6).any(|bytes| bytes == b"secret"), "{body:?}");
+    }
     stage.end().await;
 }
 

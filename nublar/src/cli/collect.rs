@@ -45,29 +45,8 @@ pub(super) async fn collect(rest: &Rest, out: &mut Output, wish: Wish) -> Result
             wish.client
         );
     }
-    let path = format!("/clients/{}/flows/{flow}", escaped(&wish.client));
-    let mut progress = Progress {
-        quiet: out.json,
-        shown: String::new(),
-        begun: Instant::now(),
-    };
-    let watching = watch(rest, &path, &mut progress);
-    let ended = if seconds == 0 {
-        watching.await
-    } else {
-        match timeout(Duration::from_secs(seconds), watching).await {
-            Ok(ended) => ended,
-            Err(_) => {
-                progress.over();
-                bail!(
-                    "{flow} has not ended within {seconds} s; it goes on, watch it with: nublar flow {} {flow}",
-                    wish.client
-                );
-            }
-        }
-    };
-    progress.over();
-    let flow = ended?;
+    let within = (seconds > 0).then(|| Duration::from_secs(seconds));
+    let flow = ended(rest, &wish.client, &flow, within, out.json).await?;
     let finished = text(&flow, "state") == "FINISHED";
     if out.json {
         out.document(&flow)?;
@@ -79,6 +58,38 @@ pub(super) async fn collect(rest: &Rest, out: &mut Output, wish: Wish) -> Result
     } else {
         ExitCode::FAILURE
     })
+}
+
+/// Waits for a flow's end, and shows meanwhile how far it is unless it is to be quiet.
+pub(super) async fn ended(
+    rest: &Rest,
+    client: &str,
+    flow: &str,
+    within: Option<Duration>,
+    quiet: bool,
+) -> Result<Value> {
+    let path = format!("/clients/{}/flows/{flow}", escaped(client));
+    let mut progress = Progress {
+        quiet,
+        shown: String::new(),
+        begun: Instant::now(),
+    };
+    let watching = watch(rest, &path, &mut progress);
+    let ended = match within {
+        None => watching.await,
+        Some(within) => match timeout(within, watching).await {
+            Ok(ended) => ended,
+            Err(_) => {
+                progress.over();
+                bail!(
+                    "{flow} has not ended within {} s; it goes on, watch it with: nublar flow {client} {flow}",
+                    within.as_secs()
+                );
+            }
+        },
+    };
+    progress.over();
+    ended
 }
 
 fn report(out: &mut Output, client: &str, flow: &Value, finished: bool) -> Result<()> {
@@ -160,7 +171,7 @@ pub(super) fn body(wish: &Wish) -> Result<Value> {
 }
 
 /// Tells the server, again if the answer got lost: under one key it makes one flow.
-async fn send(rest: &Rest, client: &str, body: &Value) -> Result<Value> {
+pub(super) async fn send(rest: &Rest, client: &str, body: &Value) -> Result<Value> {
     let mut key = [0; 16];
     if rand::fill(&mut key).is_err() {
         bail!("the system gives no random bytes");

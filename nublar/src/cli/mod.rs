@@ -1,9 +1,9 @@
 //! The commands of people: they talk to a running server over its API, and do nothing themselves.
 //!
-//! With `--json` a command about one thing (`client`, `flow`, `collect`, `cancel`, `artifacts show`,
-//! `artifacts add`, `artifacts check`, `artifacts remove`, `dead-letters show`) prints one JSON
-//! document; a command that lists (`clients`, `flows`, `results`, `logs`, `uploads`, `events`,
-//! `artifacts list`, `dead-letters list`, `topics`) or does several things (`dead-letters
+//! With `--json` a command about one thing (`client`, `flow`, `collect`, `cancel`, `shell`, `vfs get`,
+//! `artifacts show`, `artifacts add`, `artifacts check`, `artifacts remove`, `dead-letters show`) prints
+//! one JSON document; a command that lists (`clients`, `flows`, `results`, `logs`, `uploads`, `vfs ls`,
+//! `events`, `artifacts list`, `dead-letters list`, `topics`) or does several things (`dead-letters
 //! retry|drop`) prints JSON lines, one object a line. `dump` always prints JSON lines, and `artifacts
 //! compile` always a document. Errors go to stderr, and the exit code is then not 0.
 
@@ -11,21 +11,25 @@ mod artifacts;
 mod clients;
 mod collect;
 mod dead_letters;
+mod download;
 mod events;
 mod flows;
+mod hex;
 mod output;
 mod packs;
 mod rest;
 mod results;
+mod shell;
 mod table;
 mod target;
 mod times;
 mod tools;
 mod topics;
 mod uploads;
+mod vfs;
 
 use anyhow::Result;
-use clap::{Args, Subcommand};
+use clap::{ArgGroup, Args, Subcommand};
 use output::Output;
 use rest::Rest;
 use std::path::PathBuf;
@@ -102,23 +106,18 @@ pub(crate) enum Command {
         #[command(flatten)]
         of: OfFlow,
     },
-    /// List a flow's uploaded files, or save one
+    /// List a flow's uploaded files, save one, or look at its bytes
     Uploads {
         #[command(flatten)]
         of: OfFlow,
-        /// Save this file: its name, its path or its upload id
-        #[arg(long, value_name = "NAME", requires = "out")]
-        get: Option<String>,
-        /// Where to save it; - is standard output
-        #[arg(long, value_name = "FILE", requires = "get")]
-        out: Option<PathBuf>,
-        /// Write the holes of a sparse file as zeros
-        #[arg(long, requires = "get")]
-        pad: bool,
-        /// Save it although a part is missing
-        #[arg(long, requires = "get")]
-        partial: bool,
+        #[command(flatten)]
+        wanted: Wanted,
     },
+    /// List a client's directories and fetch its files
+    #[command(subcommand)]
+    Vfs(vfs::Vfs),
+    /// Run a command on a client, print what it prints, and exit with its code
+    Shell(shell::Shell),
     /// Cancel a flow; what it has brought stays
     Cancel {
         #[command(flatten)]
@@ -163,6 +162,44 @@ pub(crate) struct OfFlow {
     client: String,
     /// The flow, F.…
     flow: String,
+}
+
+/// What to do with one of a flow's uploads.
+#[derive(Debug, Args)]
+#[command(group(ArgGroup::new("how").args(["out", "hex"])))]
+pub(crate) struct Wanted {
+    /// This file: its name, its path or its upload id
+    #[arg(long, value_name = "NAME", requires = "how")]
+    get: Option<String>,
+    /// Save it here; - is standard output
+    #[arg(long, value_name = "FILE", requires = "get")]
+    out: Option<PathBuf>,
+    /// Show the holes of a sparse file as zeros; a file that is saved has real holes
+    #[arg(long, requires = "get", conflicts_with = "compact")]
+    pad: bool,
+    /// Leave the holes of a sparse file out, as it is stored; the default
+    #[arg(long, requires = "get")]
+    compact: bool,
+    /// Save it although a part is missing
+    #[arg(long, requires = "out", conflicts_with = "hex")]
+    partial: bool,
+    /// Print its bytes as hex digits and characters
+    #[arg(long, requires = "get")]
+    hex: bool,
+    /// From this byte on, counted from 0
+    #[arg(long, value_name = "N", requires = "hex", default_value_t = 0, value_parser = byte_count)]
+    offset: u64,
+    /// At most so many bytes; 0x… is understood too
+    #[arg(long, value_name = "N", requires = "hex", default_value_t = 512, value_parser = byte_count)]
+    length: u64,
+}
+
+/// A number of bytes, in decimal or hexadecimal digits.
+fn byte_count(text: &str) -> Result<u64, std::num::ParseIntError> {
+    match text.strip_prefix("0x") {
+        Some(digits) => u64::from_str_radix(digits, 16),
+        None => text.parse(),
+    }
 }
 
 /// Events of a client.
@@ -388,6 +425,8 @@ impl Command {
             | Self::Uploads { of, .. }
             | Self::Cancel { of } => &of.target,
             Self::Events { of } => &of.target,
+            Self::Vfs(command) => command.target(),
+            Self::Shell(shell) => &shell.target,
             Self::Artifacts(
                 Artifacts::List { target, .. }
                 | Artifacts::Show { target, .. }
@@ -464,24 +503,9 @@ async fn perform(command: Command, rest: &Rest, out: &mut Output) -> Result<Exit
             results::print(rest, out, &of, wanted).await?;
         }
         Command::Logs { of } => results::logs(rest, out, &of).await?,
-        Command::Uploads {
-            of,
-            get,
-            out: file,
-            pad,
-            partial,
-        } => match get.zip(file) {
-            Some((name, file)) => {
-                let wanted = uploads::Wanted {
-                    name,
-                    file,
-                    pad,
-                    partial,
-                };
-                uploads::save(rest, out, &of, &wanted).await?;
-            }
-            None => uploads::list(rest, out, &of).await?,
-        },
+        Command::Uploads { of, wanted } => uploads::perform(rest, out, &of, wanted).await?,
+        Command::Vfs(command) => vfs::perform(rest, out, command).await?,
+        Command::Shell(shell) => return shell::run(rest, out, &shell).await,
         Command::Cancel { of } => return flows::cancel(rest, out, &of).await,
         Command::Events { of } => events::perform(rest, out, &of).await?,
         Command::Artifacts(command) => return artifacts::perform(rest, out, command).await,

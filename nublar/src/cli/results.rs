@@ -100,6 +100,30 @@ async fn list(rest: &Rest, out: &mut Output, of: &OfFlow) -> Result<()> {
     }
 }
 
+/// Some rows of a result set; none of one that does not exist.
+pub(super) async fn rows(
+    rest: &Rest,
+    of: &OfFlow,
+    name: &str,
+    start: u64,
+    limit: u64,
+) -> Result<Vec<Value>> {
+    let name: Vec<String> = name.split('/').map(escaped).collect();
+    let place = format!(
+        "{}/results/{}?format=jsonl&start={start}&limit={limit}",
+        path(of),
+        name.join("/")
+    );
+    let mut lines = Lines::new(rest.stream(&place).await?);
+    let mut rows = Vec::new();
+    while let Some(more) = lines.next().await? {
+        for line in more.iter().filter(|line| !line.is_empty()) {
+            rows.push(serde_json::from_str(line).context("a row is no JSON")?);
+        }
+    }
+    Ok(rows)
+}
+
 /// An answer as it comes.
 pub(super) async fn copy(out: &mut Output, mut response: Response) -> Result<()> {
     while let Some(bytes) = response.chunk().await.context(CUT)? {

@@ -4,11 +4,12 @@
 
 use super::artifacts::problem_line;
 use super::dead_letters::{hex, runs};
+use super::download::Places;
 use super::events::Event;
 use super::results::{aligned, log_line};
 use super::table::{Table, shown};
 use super::times::{duration, size, time};
-use super::{Command, collect, uploads};
+use super::{Command, collect, hex, shell, uploads, vfs};
 use clap::Parser;
 use serde_json::{Value, json};
 
@@ -205,6 +206,139 @@ fn an_upload_is_chosen_by_id_path_or_name() {
     assert_eq!(chosen("y").unwrap(), "3");
     assert!(chosen("x").unwrap_err().contains("2 uploads"));
     assert!(chosen("z").unwrap_err().contains("there are: x, x, y"));
+
+    let mut half = upload("4", "/b/y", "y");
+    half["replaced_by"] = json!("3");
+    let restarted = [half, upload("3", "/b/y", "y")];
+    assert_eq!(uploads::choose(&restarted, "y").unwrap()["upload_id"], "3");
+    let alone = &restarted[..1];
+    assert_eq!(uploads::choose(alone, "y").unwrap()["upload_id"], "4");
+}
+
+#[test]
+fn an_upload_is_saved_or_looked_at() {
+    let base = "nublar uploads C.1 F.1";
+    for good in [
+        "",
+        "--get x --out y --pad --partial",
+        "--get x --out - --compact",
+        "--get x --hex --offset 0x10 --length 64 --pad",
+    ] {
+        let parsed = parse(&format!("{base} {good}"));
+        assert!(parsed.is_ok(), "{good}: {}", parsed.unwrap_err());
+    }
+    for bad in [
+        "--get x",
+        "--out y",
+        "--hex",
+        "--get x --out y --hex",
+        "--get x --hex --partial",
+        "--get x --out y --offset 5",
+        "--get x --out y --pad --compact",
+        "--get x --hex --offset -1",
+        "--pad",
+    ] {
+        assert!(parse(&format!("{base} {bad}")).is_err(), "{bad}");
+    }
+    let Command::Uploads { wanted, .. } =
+        parse(&format!("{base} --get x --hex --offset 0x1F")).unwrap()
+    else {
+        panic!()
+    };
+    assert_eq!((wanted.offset, wanted.length), (31, 512));
+}
+
+#[test]
+fn bytes_are_shown_with_offset_digits_and_characters() {
+    assert_eq!(
+        hex::shown(16, b"hello\x00\x1b[2J\xff ~\n|"),
+        "00000010  68 65 6c 6c 6f 00 1b 5b  32 4a ff 20 7e 0a 7c     |hello..[2J. ~.||"
+    );
+    assert_eq!(
+        hex::shown(1 << 40, b"a"),
+        format!("10000000000  61{:46}  |a|", "")
+    );
+}
+
+#[test]
+fn stored_bytes_go_to_their_places_in_a_file_with_holes() {
+    let said = json!({"size": 20, "ranges": [[2, 0, 3], [10, 3, 2], [15, 3, 4]]});
+    let places = Places::read(&said).unwrap();
+    let whole = b"abcdefg";
+    for cut in 0..=whole.len() {
+        let mut file = std::io::Cursor::new(vec![b'.'; 20]);
+        let (first, rest) = whole.split_at(cut);
+        places.write(&mut file, 0, first).unwrap();
+        places.write(&mut file, cut as u64, rest).unwrap();
+        assert_eq!(file.into_inner(), b"..abc.....de...defg.", "cut at {cut}");
+    }
+    assert!(Places::read(&json!({"size": 1})).is_err());
+}
+
+#[test]
+fn a_directory_is_found_within_a_listing() {
+    assert_eq!(vfs::parts("/etc//x/"), ["etc", "x"]);
+    assert_eq!(vfs::parts("C:\\Users\\a b"), ["C:", "Users", "a b"]);
+    assert_eq!(vfs::parts("/with\\backslash"), ["with\\backslash"]);
+    let stats = [
+        json!({"Components": ["etc", "x"], "Stats": {"StartIdx": 5, "EndIdx": 9}}),
+        json!({"Components": ["etc"], "Stats": {"start_idx": 0, "end_idx": 5}}),
+    ];
+    let of = |path, is_new| vfs::within(&stats, &vfs::parts(path), is_new);
+    assert_eq!(of("/etc/x", false), Some((5, 9)));
+    assert_eq!(of("/etc", false), Some((0, 5)));
+    assert_eq!(of("/usr", false), None);
+    // The agent has its own way to write what was asked for: the top is meant.
+    assert_eq!(of("\\\\.\\C:", true), Some((0, 5)));
+    assert_eq!(vfs::within(&[], &[], true), None);
+}
+
+#[test]
+fn a_command_is_run_by_the_shell_of_its_system() {
+    let artifact =
+        |os, powershell| shell::artifact(os, powershell).map_err(|error| error.to_string());
+    assert_eq!(artifact("linux", false).unwrap(), "Linux.Sys.BashShell");
+    assert_eq!(artifact("darwin", false).unwrap(), "Linux.Sys.BashShell");
+    assert_eq!(
+        artifact("Windows", false).unwrap(),
+        "Windows.System.CmdShell"
+    );
+    assert_eq!(
+        artifact("windows", true).unwrap(),
+        "Windows.System.PowerShell"
+    );
+    assert!(artifact("linux", true).unwrap_err().contains("Windows"));
+    assert!(artifact("", false).unwrap_err().contains("not known yet"));
+    assert!(artifact("plan9", false).is_err());
+    for (code, exit) in [
+        (0, 0),
+        (7, 7),
+        (255, 255),
+        (256, 255),
+        (-1, 255),
+        (0xC000_0005, 255),
+    ] {
+        assert_eq!(shell::exit_code(code), exit, "{code}");
+    }
+    let rows = [
+        json!({"Stdout": "a", "Stderr": "", "ReturnCode": -1, "Complete": false}),
+        json!({"Stdout": "b\n", "Stderr": "e", "ReturnCode": 3, "Complete": true}),
+    ];
+    let given = shell::given(&rows);
+    assert_eq!(
+        (given.stdout.as_str(), given.stderr.as_str(), given.code),
+        ("ab\n", "e", Some(3))
+    );
+    assert_eq!(shell::given(&rows[..1]).code, None);
+    let words = |line| match parse(line).unwrap() {
+        Command::Shell(shell) => shell.command,
+        other => panic!("{other:?}"),
+    };
+    assert_eq!(
+        words("nublar shell --json C.1 ls --json -l"),
+        ["ls", "--json", "-l"]
+    );
+    assert!(parse("nublar shell C.1").is_err());
 }
 
 #[test]

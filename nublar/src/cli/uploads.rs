@@ -1,22 +1,50 @@
-//! `uploads`: the list, and saving one file.
+//! `uploads`: the list, and one file: saved, or looked at.
 
 use super::OfFlow;
+use super::download::{Download, into_file};
 use super::flows::path;
+use super::hex::Hex;
 use super::output::{Output, number, text};
 use super::rest::{Rest, escaped};
-use super::results::CUT;
-use super::table::Table;
+use super::table::{Table, shown};
 use super::times::size;
-use anyhow::{Context, Result, bail};
-use aws_lc_rs::digest;
+use anyhow::{Result, bail};
 use serde_json::Value;
-use std::fs::File;
-use std::io::Write;
 use std::path::{Path, PathBuf};
 
-pub(super) async fn list(rest: &Rest, out: &mut Output, of: &OfFlow) -> Result<()> {
+pub(super) async fn perform(
+    rest: &Rest,
+    out: &mut Output,
+    of: &OfFlow,
+    asked: super::Wanted,
+) -> Result<()> {
+    let Some(name) = asked.get else {
+        return list(rest, out, of).await;
+    };
+    match asked.out {
+        Some(file) => {
+            let wanted = Wanted {
+                file,
+                pad: asked.pad,
+                partial: asked.partial,
+            };
+            save(rest, out, of, &name, &wanted).await
+        }
+        None => {
+            let bytes = Look {
+                pad: asked.pad,
+                offset: asked.offset,
+                length: asked.length,
+            };
+            look(rest, out, of, &name, &bytes).await
+        }
+    }
+}
+
+async fn list(rest: &Rest, out: &mut Output, of: &OfFlow) -> Result<()> {
     let uploads = all(rest, of).await?;
-    let mut table = Table::new([">SIZE", ">STORED", "STATE", "SHA256", "PATH"]).unbounded();
+    let mut table =
+        Table::new([">SIZE", ">STORED", "STATE", "SHA256", "AGENT SAYS", "PATH"]).unbounded();
     for upload in &uploads {
         if out.json {
             out.value(upload)?;
@@ -27,6 +55,7 @@ pub(super) async fn list(rest: &Rest, out: &mut Output, of: &OfFlow) -> Result<(
             size(number(upload, "stored")),
             state(upload),
             text(upload, "sha256"),
+            text(upload, "verdict"),
             text(upload, "path"),
         ]);
     }
@@ -41,17 +70,27 @@ fn is_complete(upload: &Value) -> bool {
     upload.get("complete") == Some(&Value::Bool(true))
 }
 
+fn is_sparse(upload: &Value) -> bool {
+    upload.get("sparse") == Some(&Value::Bool(true))
+}
+
 fn state(upload: &Value) -> String {
     let percent = upload.get("percent").and_then(Value::as_f64).unwrap_or(0.0);
-    let sparse = upload.get("sparse") == Some(&Value::Bool(true));
-    match (is_complete(upload), sparse) {
+    let note = if upload.get("replaced_by").is_some() {
+        ", replaced"
+    } else if upload.get("resumable") == Some(&Value::Bool(true)) {
+        ", resumable"
+    } else {
+        ""
+    };
+    match (is_complete(upload), is_sparse(upload)) {
         (true, false) => "complete".to_owned(),
         (true, true) => "complete, sparse".to_owned(),
-        (false, _) => format!("partial, {percent:.1} %"),
+        (false, _) => format!("partial, {percent:.1} %{note}"),
     }
 }
 
-async fn all(rest: &Rest, of: &OfFlow) -> Result<Vec<Value>> {
+pub(super) async fn all(rest: &Rest, of: &OfFlow) -> Result<Vec<Value>> {
     const PAGE: usize = 500;
     let mut uploads = Vec::new();
     loop {
@@ -70,88 +109,121 @@ async fn all(rest: &Rest, of: &OfFlow) -> Result<Vec<Value>> {
 
 /// Which file to save, and where.
 pub(super) struct Wanted {
-    pub(super) name: String,
     pub(super) file: PathBuf,
     pub(super) pad: bool,
     pub(super) partial: bool,
 }
 
-pub(super) async fn save(
+/// Saves the upload of a flow that has this name.
+async fn save(
     rest: &Rest,
     out: &mut Output,
     of: &OfFlow,
+    name: &str,
     wanted: &Wanted,
 ) -> Result<()> {
     let uploads = all(rest, of).await?;
-    let upload = choose(&uploads, &wanted.name)?;
+    fetch(rest, out, of, choose(&uploads, name)?, wanted).await
+}
+
+/// Saves an upload of a flow.
+pub(super) async fn fetch(
+    rest: &Rest,
+    out: &mut Output,
+    of: &OfFlow,
+    upload: &Value,
+    wanted: &Wanted,
+) -> Result<()> {
     if !is_complete(upload) && !wanted.partial {
         bail!(
             "{} is {}: --partial saves what is there, with zeros for what is missing",
-            wanted.name,
+            shown(&text(upload, "path")),
             state(upload)
         );
     }
-    let padded = wanted.pad && upload.get("sparse") == Some(&Value::Bool(true));
-    let place = format!(
-        "{}/uploads/{}?pad={padded}",
-        path(of),
-        escaped(&text(upload, "upload_id"))
-    );
-    let mut response = rest.stream(&place).await?;
-    let mut context = digest::Context::new(&digest::SHA256);
-    let mut written = 0u64;
+    let padded = wanted.pad && is_sparse(upload);
+    let place = place(of, upload);
     if wanted.file == Path::new("-") {
-        while let Some(bytes) = response.chunk().await.context(CUT)? {
+        let place = format!("{place}?pad={padded}");
+        let mut download = Download::new(rest, place, 0, None);
+        while let Some(bytes) = download.next().await? {
             out.bytes(&bytes)?;
         }
         return Ok(());
     }
-    // A name of its own until it is whole, so that a part is never taken for the file.
-    let draft = wanted.file.with_added_extension("part");
-    let unwritten = || format!("cannot write {}", draft.display());
-    let mut file = File::create(&draft).with_context(unwritten)?;
-    while let Some(bytes) = response.chunk().await.context(CUT)? {
-        file.write_all(&bytes).with_context(unwritten)?;
-        context.update(&bytes);
-        written += bytes.len() as u64;
-    }
-    file.sync_all().with_context(unwritten)?;
-    let hash: String = context
-        .finish()
-        .as_ref()
-        .iter()
-        .map(|byte| format!("{byte:02x}"))
-        .collect();
+    let holes = if padded {
+        Some(rest.json(&format!("{place}/ranges")).await?)
+    } else {
+        None
+    };
     let expected = text(upload, "sha256");
-    if !padded && !expected.is_empty() && expected != hash {
-        bail!(
-            "{} has the hash {hash} and not {expected}; it is kept as {}",
-            wanted.name,
-            draft.display()
+    let written = into_file(rest, place, &wanted.file, holes.as_ref(), &expected).await?;
+    if text(upload, "verdict") == "differs" {
+        eprintln!(
+            "nublar: the client reported the hash {}: this is not the file that it read",
+            text(upload, "reported_sha256")
         );
     }
-    std::fs::rename(&draft, &wanted.file).with_context(|| {
-        format!(
-            "cannot rename {} to {}",
-            draft.display(),
-            wanted.file.display()
-        )
-    })?;
     if out.json {
         return out.document(&serde_json::json!({
             "name": text(upload, "name"),
             "path": text(upload, "path"),
             "file": wanted.file.display().to_string(),
-            "size": written,
-            "sha256": hash,
+            "size": written.size,
+            "sha256": written.sha256,
+            "verdict": upload.get("verdict"),
             "complete": is_complete(upload),
         }));
     }
     out.line(&format!(
-        "{}: {}, sha256 {hash}",
+        "{}: {}, sha256 {}{}",
         wanted.file.display(),
-        size(written)
+        size(written.size),
+        written.sha256,
+        match text(upload, "verdict").as_str() {
+            "" => String::new(),
+            verdict => format!(" ({verdict})"),
+        }
     ))
+}
+
+/// Which bytes to look at.
+struct Look {
+    pad: bool,
+    offset: u64,
+    length: u64,
+}
+
+/// Prints some bytes of the upload of a flow that has this name.
+async fn look(rest: &Rest, out: &mut Output, of: &OfFlow, name: &str, look: &Look) -> Result<()> {
+    let uploads = all(rest, of).await?;
+    let upload = choose(&uploads, name)?;
+    let pad = look.pad && is_sparse(upload);
+    let whole = if pad { "padded_size" } else { "stored" };
+    if number(upload, whole) == 0 {
+        eprintln!("nublar: {} has no bytes", shown(&text(upload, "path")));
+        return Ok(());
+    }
+    let place = format!("{}?pad={pad}", place(of, upload));
+    let mut download = Download::new(rest, place, look.offset, Some(look.length));
+    let mut hex = Hex::new(look.offset);
+    let mut whole = None;
+    while let Some(bytes) = download.next().await? {
+        whole = download.whole().or(whole);
+        hex.write(out, &bytes)?;
+    }
+    hex.end(out)?;
+    let end = look.offset.saturating_add(look.length);
+    if !out.json && whole.is_some_and(|whole| whole > end) {
+        let whole = whole.unwrap_or_default();
+        eprintln!("nublar: {end} of {whole} bytes; --offset and --length show others");
+    }
+    Ok(())
+}
+
+fn place(of: &OfFlow, upload: &Value) -> String {
+    let upload = text(upload, "upload_id");
+    format!("{}/uploads/{}", path(of), escaped(&upload))
 }
 
 /// The one upload that is meant.
@@ -161,6 +233,10 @@ pub(super) fn choose<'a>(uploads: &'a [Value], name: &str) -> Result<&'a Value> 
             .iter()
             .filter(|upload| text(upload, field) == name)
             .collect();
+        // Half a sparse file whose plain form came after it is not what is meant.
+        let whole = |upload: &&Value| upload.get("replaced_by").is_none();
+        let whole: Vec<&Value> = matching.iter().copied().filter(whole).collect();
+        let matching = if whole.is_empty() { matching } else { whole };
         match matching.as_slice() {
             [] => {}
             [one] => return Ok(one),

@@ -177,6 +177,8 @@ async fn check_files(api: &Api, base: &str, flow: &Flow) {
         assert_eq!(upload["stored"], bytes.len() as u64, "{upload}");
         assert_eq!(upload["sha256"], sha256(&bytes), "{upload}");
         assert_eq!(upload["gaps"], serde_json::json!([]), "{upload}");
+        // The agent's own hash stands in the row of its `upload()`.
+        assert_eq!(upload["verdict"], "verified", "{upload}");
         let path = format!("{base}/uploads/{}", upload["upload_id"].as_str().unwrap());
         assert!(api.get(&path).await == bytes, "{path}");
         if file.sparse {

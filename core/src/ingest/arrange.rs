@@ -3,35 +3,51 @@
 //! Parts are sorted by (order, id). What an earlier part has given already is skipped in a later
 //! one, so the same parts give the same whole, in whatever order they came.
 
-use super::Found;
+use crate::ids::ContentId;
+
+/// A stored message without its body.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Found {
+    /// Its id.
+    pub id: String,
+    /// Name of the result set, or instance of the upload.
+    pub source: String,
+    /// First row, or offset.
+    pub order: i64,
+    /// Rows, log rows or bytes.
+    pub size: u64,
+}
 
 /// What to take of one document.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Piece {
-    pub(crate) id: String,
-    pub(crate) order: i64,
+pub struct Piece {
+    /// Id of the document.
+    pub id: String,
+    /// Where the document begins.
+    pub order: i64,
     /// How many of its units (rows, bytes) to leave out at its beginning.
-    pub(crate) skip: u64,
+    pub skip: u64,
     /// How many units to take.
-    pub(crate) take: u64,
+    pub take: u64,
 }
 
 /// The whole.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub(crate) struct Arranged {
-    pub(crate) pieces: Vec<Piece>,
+pub struct Arranged {
+    /// In their order.
+    pub pieces: Vec<Piece>,
     /// Units in all pieces.
-    pub(crate) total: u64,
+    pub total: u64,
     /// Where the last unit ends.
-    pub(crate) end: u64,
+    pub end: u64,
     /// Ranges that no part covers.
-    pub(crate) gaps: Vec<(u64, u64)>,
+    pub gaps: Vec<(u64, u64)>,
     /// Two parts claim the same place.
-    pub(crate) overlaps: bool,
+    pub overlaps: bool,
 }
 
 /// Arranges the parts of one result set or file.
-pub(crate) fn arrange<'a>(parts: impl IntoIterator<Item = &'a Found>) -> Arranged {
+pub fn arrange<'a>(parts: impl IntoIterator<Item = &'a Found>) -> Arranged {
     let mut parts: Vec<&Found> = parts.into_iter().filter(|part| part.size > 0).collect();
     parts.sort_by(|a, b| (a.order, &a.id).cmp(&(b.order, &b.id)));
     let mut arranged = Arranged::default();
@@ -60,8 +76,19 @@ pub(crate) fn arrange<'a>(parts: impl IntoIterator<Item = &'a Found>) -> Arrange
 }
 
 impl Arranged {
+    /// Names what the whole is made of: the same pieces give the same bytes.
+    pub fn content(&self) -> ContentId {
+        let mut hasher = blake3::Hasher::new();
+        for piece in &self.pieces {
+            hasher.update(&piece.order.to_le_bytes());
+            hasher.update(&piece.skip.to_le_bytes());
+            hasher.update(piece.id.as_bytes());
+        }
+        ContentId::of(&[b"pieces", hasher.finalize().as_bytes()])
+    }
+
     /// The pieces of these units, counted without gaps.
-    pub(crate) fn cut(&self, start: u64, limit: u64) -> Vec<Piece> {
+    pub fn cut(&self, start: u64, limit: u64) -> Vec<Piece> {
         let (mut before, mut left) = (start, limit);
         let mut cut = Vec::new();
         for piece in &self.pieces {

@@ -1,0 +1,136 @@
+//! Group `seals`: once a flow has ended its whole files get their hash, beside what the agent says
+//! that it is.
+//!
+//! It reads `state`, where every change of a flow's document stands, so that what comes after the
+//! end is sealed too. A seal is a versioned document, named by its upload; its version is that of
+//! the flow's document it was made for. Repeating it, or making it late, changes nothing.
+
+use crate::Ports;
+use crate::sealing::{Ended, refresh, seal};
+use nublar_core::ids::{ClientKey, FlowId};
+use nublar_ports::Membership;
+use nublar_ports::log::{GroupEvent, Position, Record};
+use nublar_schemas::codec::{CodecError, Record as _};
+use nublar_schemas::records::Document;
+use serde::Deserialize;
+use std::collections::{BTreeMap, HashMap};
+use tokio_util::sync::CancellationToken;
+
+const BATCH_RECORDS: usize = 512;
+
+pub(crate) async fn run(ports: Ports, shutdown: CancellationToken) {
+    let mut member = Membership::join(ports.log.clone(), "seals", "state", shutdown.clone());
+    let mut epochs = HashMap::new();
+    loop {
+        let event = tokio::select! {
+            biased;
+            () = shutdown.cancelled() => break,
+            event = member.next() => event,
+        };
+        let mut batch: Vec<Record> = Vec::new();
+        let mut next = Some(event);
+        while let Some(event) = next {
+            match event {
+                GroupEvent::Record(record) => batch.push(record),
+                GroupEvent::Assigned {
+                    partition, epoch, ..
+                } => {
+                    epochs.insert(partition, epoch);
+                }
+                GroupEvent::Revoked { partition } => {
+                    epochs.remove(&partition);
+                    batch.retain(|record| record.partition != partition);
+                }
+            }
+            next = if batch.len() >= BATCH_RECORDS {
+                None
+            } else {
+                member.try_next()
+            };
+        }
+        let (ended, marks) = sort(batch, &mut epochs);
+        let sealing = async {
+            if !ended.is_empty() {
+                refresh(&ports).await;
+            }
+            for ended in ended.into_values() {
+                seal(&ports, &ended).await;
+            }
+        };
+        tokio::select! {
+            biased;
+            () = sealing => {
+                for (partition, (epoch, next)) in marks {
+                    member.mark(partition, epoch, next);
+                }
+            }
+            // A file may have terabytes: it is begun anew by whoever comes next.
+            () = shutdown.cancelled() => break,
+        }
+    }
+    member.flush().await;
+}
+
+type Marks = HashMap<u32, (u64, Position)>;
+
+/// The newest document of each flow of the batch that has ended and has files, and what may be
+/// marked when they are sealed.
+fn sort(
+    batch: Vec<Record>,
+    epochs: &mut HashMap<u32, u64>,
+) -> (BTreeMap<(ClientKey, FlowId), Ended>, Marks) {
+    let (mut flows, mut marks) = (BTreeMap::new(), HashMap::new());
+    for record in batch {
+        let Some(epoch) = epochs.get(&record.partition).copied() else {
+            continue;
+        };
+        match Document::decode(&record.value) {
+            Ok(document) => {
+                if let Some(ended) = ended(&document) {
+                    flows.insert((ended.key.clone(), ended.flow.clone()), ended);
+                }
+            }
+            Err(error @ CodecError::UnknownFingerprint(_)) => {
+                tracing::error!(partition = record.partition, %error, "halting the partition");
+                epochs.remove(&record.partition);
+                continue;
+            }
+            // The group `state` says what is wrong with it.
+            Err(_) => {}
+        }
+        let next = Position {
+            offset: record.position.offset + 1,
+            ..record.position
+        };
+        marks.insert(record.partition, (epoch, next));
+    }
+    (flows, marks)
+}
+
+/// What matters here of a flow's document.
+#[derive(Deserialize)]
+struct Body {
+    flow_id: FlowId,
+    state: String,
+    #[serde(default)]
+    total_uploaded_files: u64,
+    #[serde(default)]
+    total_uploaded_bytes: u64,
+}
+
+fn ended(document: &Document) -> Option<Ended> {
+    if document.kind != "flow" {
+        return None;
+    }
+    let body: Body = serde_json::from_str(&document.body).ok()?;
+    let has_ended = matches!(body.state.as_str(), "FINISHED" | "ERROR");
+    let has_files = body.total_uploaded_files > 0 || body.total_uploaded_bytes > 0;
+    if !has_ended || !has_files {
+        return None;
+    }
+    Some(Ended {
+        key: ClientKey::of(&document.header).ok()?,
+        flow: body.flow_id,
+        version: document.version.unsigned_abs(),
+    })
+}
