@@ -187,10 +187,10 @@ pub(crate) struct Wanted {
     #[arg(long, requires = "get")]
     hex: bool,
     /// From this byte on, counted from 0
-    #[arg(long, value_name = "N", requires = "hex", default_value_t = 0, value_parser = byte_count)]
+    #[arg(long, value_name = "N", requires = "hex", conflicts_with = "out", default_value_t = 0, value_parser = byte_count)]
     offset: u64,
     /// At most so many bytes; 0x… is understood too
-    #[arg(long, value_name = "N", requires = "hex", default_value_t = 512, value_parser = byte_count)]
+    #[arg(long, value_name = "N", requires = "hex", conflicts_with = "out", default_value_t = 512, value_parser = byte_count)]
     length: u64,
 }
 
