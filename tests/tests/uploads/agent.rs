@@ -157,21 +157,36 @@ pub(crate) fn rows(flow: &str, name: &str, rows: &[Value]) -> Bytes {
     message.encode_to_vec().into()
 }
 
-/// What a flow reports at its end.
+/// What a flow of one query reports at its end.
 pub(crate) fn end(flow: &str, rows: i64, files: i64, bytes: u64, names: &[&str]) -> Bytes {
-    let status = VeloStatus {
+    ends(flow, 1, rows, files, bytes, names)
+}
+
+/// What a flow of several queries reports at its end; the first of them did everything.
+pub(crate) fn ends(
+    flow: &str,
+    queries: usize,
+    rows: i64,
+    files: i64,
+    bytes: u64,
+    names: &[&str],
+) -> Bytes {
+    let ended = VeloStatus {
         status: velo_status::ReturnedStatus::Ok.into(),
-        result_rows: rows,
-        uploaded_files: files,
-        uploaded_bytes: i64::try_from(bytes).unwrap(),
-        names_with_response: names.iter().map(|&name| name.to_owned()).collect(),
         ..VeloStatus::default()
     };
+    let mut query_status = vec![ended; queries];
+    if let Some(first) = query_status.first_mut() {
+        first.result_rows = rows;
+        first.uploaded_files = files;
+        first.uploaded_bytes = i64::try_from(bytes).unwrap();
+        first.names_with_response = names.iter().map(|&name| name.to_owned()).collect();
+    }
     let message = VeloMessage {
         session_id: flow.to_owned(),
         request_id: 981,
         flow_stats: Some(FlowStats {
-            query_status: vec![status],
+            query_status,
             flow_complete: true,
             ..FlowStats::default()
         }),

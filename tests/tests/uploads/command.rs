@@ -6,6 +6,19 @@ use serde_json::Value;
 use std::path::Path;
 use std::process::{Command, Output};
 
+/// Polls are held long enough for a task to be granted on a busy machine.
+const CONFIG: &str = "
+[frontend]
+max_poll_s = 3
+
+[foreman]
+interrogate = false
+monitor = false
+
+[workers]
+report_ms = 100
+";
+
 struct Desk {
     data: std::path::PathBuf,
     client: String,
@@ -39,7 +52,7 @@ impl Desk {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn files_are_browsed_and_commands_run_from_the_command_line() {
     let recorded = Recorded::load("collections");
-    let installation = Installation::recorded(&recorded);
+    let installation = Installation::recorded(&recorded).configured(CONFIG);
     let mut server = Server::start(&installation).await;
     let machine = Machine::start(&recorded, &server).await;
     let client = recorded.client_id().to_owned();

@@ -1,7 +1,7 @@
 //! A machine with an agent that does what a few artifacts ask: it lists directories, uploads files and
 //! runs commands, all of it on this machine.
 
-use crate::agent::{File, end, rows, sha256};
+use crate::agent::{File, ends, rows, sha256};
 use bytes::Bytes;
 use nublar_schemas::agent::{FlowRequest, ForemanCheckin, VeloMessage, VqlRequest, VqlResponse};
 use nublar_tests::{Recorded, Server};
@@ -134,7 +134,8 @@ fn done(flow: &str, request: &FlowRequest) -> Vec<Bytes> {
             }
         }
     }
-    messages.push(end(flow, row_count, files, bytes, &names));
+    let queries = request.vql_client_actions.len();
+    messages.push(ends(flow, queries, row_count, files, bytes, &names));
     messages
 }
 
