@@ -115,7 +115,8 @@ fn hostile() -> Vec<(String, Vec<String>)> {
     names.push("x".repeat(10_000));
     names.push("d/".repeat(5_000));
     names.push("../".repeat(3_000));
-    names.dedup();
+    let mut seen = BTreeSet::new();
+    names.retain(|name| seen.insert(name.clone()));
     let mut number = 0;
     while names.len() < 100 {
         names.push(format!(
