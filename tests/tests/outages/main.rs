@@ -7,6 +7,7 @@ mod broker;
 mod cluster;
 mod decisions;
 mod enrolment;
+mod keys;
 mod lag;
 mod load;
 mod registry;
