@@ -254,6 +254,58 @@ impl fmt::Display for ClientKey {
     }
 }
 
+/// A client in one of its generations: what is deleted as a whole.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Life {
+    /// The client.
+    pub client: ClientKey,
+    /// From 1; each deletion of the client makes it one more.
+    pub generation: i64,
+}
+
+impl Life {
+    /// The life that a record's header names.
+    pub fn of(header: &nublar_schemas::records::Header) -> Result<Self, IdError> {
+        Ok(Self {
+            client: ClientKey::of(header)?,
+            generation: header.generation.max(1),
+        })
+    }
+
+    /// What the client is called in documents: by its id in its first generation, later with the
+    /// generation behind a slash. So whatever is listed of one generation holds nothing of another.
+    pub fn name(&self) -> String {
+        match self.generation {
+            ..=1 => self.client.client.to_string(),
+            later => format!("{}/{later}", self.client.client),
+        }
+    }
+
+    /// The life of the root organisation with this [name](Self::name); none if it is no name.
+    pub fn of_name(name: &str) -> Option<Self> {
+        let (id, generation) = match name.split_once('/') {
+            None => (name, 1),
+            Some((id, generation)) => (id, generation.parse().ok()?),
+        };
+        let client = ClientKey {
+            org: OrgId::root(),
+            client: id.parse().ok()?,
+        };
+        Some(Self { client, generation })
+    }
+
+    /// The folder in Objects of messages that are too large for the log.
+    pub fn messages(&self) -> String {
+        let id = ContentId::of(&[
+            b"messages",
+            self.client.org.as_str().as_bytes(),
+            &self.client.client.to_bytes(),
+            &self.generation.to_le_bytes(),
+        ]);
+        format!("messages/{id}/")
+    }
+}
+
 /// Identifies a message by its content: 16 bytes of BLAKE3 over length-prefixed parts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ContentId([u8; 16]);
@@ -343,6 +395,24 @@ mod tests {
         );
         assert_eq!("E:Enrol".parse::<Session>().unwrap(), Session::Enrol);
         assert!("E.Enrol".parse::<Session>().is_err());
+    }
+
+    #[test]
+    fn generations_have_names_of_their_own() {
+        let life = |generation| Life {
+            client: ClientKey {
+                org: OrgId::root(),
+                client: "C.dee8db84e4bcbdf1".parse().unwrap(),
+            },
+            generation,
+        };
+        assert_eq!(life(1).name(), "C.dee8db84e4bcbdf1");
+        assert_eq!(life(12).name(), "C.dee8db84e4bcbdf1/12");
+        for life in [life(1), life(12)] {
+            assert_eq!(Life::of_name(&life.name()), Some(life));
+        }
+        assert_eq!(Life::of_name("C.dee8db84e4bcbdf1/x"), None);
+        assert_ne!(life(1).messages(), life(2).messages());
     }
 
     #[test]

@@ -6,7 +6,8 @@ use nublar_core::fold::Output;
 use nublar_core::partition::of_key;
 use nublar_ports::{Log, Membership};
 use nublar_schemas::codec::{CodecError, Record};
-use nublar_schemas::topics::{NOTIFICATIONS, SETTINGS, STATE, TASKS};
+use nublar_schemas::records::Registry;
+use nublar_schemas::topics::{NOTIFICATIONS, REGISTRY, SETTINGS, STATE, TASKS};
 use std::collections::VecDeque;
 use std::time::Duration;
 
@@ -48,6 +49,12 @@ impl Outgoing {
                     value: news.encode()?.into(),
                 }
             }
+            Output::Life(life) => Self {
+                topic: REGISTRY.name,
+                partition,
+                key: life.name().into(),
+                value: Registry::from(life.clone()).encode()?.into(),
+            },
             Output::Setting(setting) => Self {
                 topic: SETTINGS.name,
                 partition: 0,

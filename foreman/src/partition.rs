@@ -3,10 +3,10 @@
 use crate::outputs::{Outgoing, append_all};
 use crate::{Config, ForemanError, Ports, now_us, snapshots};
 use bytes::Bytes;
-use nublar_core::fold::{Fold, FoldConfig, version};
+use nublar_core::fold::{Fold, FoldConfig, Output, version};
 use nublar_ports::Membership;
 use nublar_ports::log::{From, LogError, Position, Record, Tail, TailEvent};
-use nublar_schemas::records::{Header, Scheduling, Tick};
+use nublar_schemas::records::{Header, Notifications, Scheduling, Tick};
 use nublar_schemas::topics::{NOTIFICATIONS, SCHEDULING};
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -116,10 +116,7 @@ impl Partition {
     }
 
     /// Folds one record and returns what it caused.
-    fn fold_record(
-        &mut self,
-        record: &Record,
-    ) -> Result<Vec<nublar_core::fold::Output>, ForemanError> {
+    fn fold_record(&mut self, record: &Record) -> Result<Vec<Output>, ForemanError> {
         let unreadable = |source| ForemanError::Unreadable {
             partition: record.partition,
             offset: record.position.offset,
@@ -152,6 +149,7 @@ impl Partition {
             }
             let outputs = self.fold_record(&record)?;
             for output in outputs {
+                tell_of_conflict(&output);
                 match Outgoing::of(&output, self.partition, self.news_partitions) {
                     Ok(out) => outgoing.push_back(out),
                     Err(error) => {
@@ -208,6 +206,19 @@ impl Partition {
             .append(SCHEDULING.name, self.partition, Bytes::new(), value.into());
         let partition = self.partition;
         Some(async move { (partition, append.await) })
+    }
+}
+
+/// What a person is to know at once.
+fn tell_of_conflict(output: &Output) {
+    if let Output::Notify(Notifications::Notification(news)) = output
+        && news.kind == "client_conflict"
+    {
+        tracing::warn!(
+            client = news.subject,
+            conflict = news.body,
+            "agents of one key take turns, so a machine was cloned: give each a key of its own"
+        );
     }
 }
 

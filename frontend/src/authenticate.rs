@@ -63,10 +63,10 @@ pub(crate) fn envelope(body: Bytes) -> Result<Envelope, Refusal> {
     Ok(envelope)
 }
 
-/// Our session with an agent: good for one key of ours and one of the agent's.
+/// Our session with an agent: good for one key of ours and for one enrolment of the agent's.
 struct Outbound {
     server: Bytes,
-    agent: Bytes,
+    agent: Known,
     session: OutboundSession,
 }
 
@@ -350,7 +350,7 @@ impl Authenticator {
         let server = to.session.server_key().public_key().to_der();
         if let Some(outbound) = self.outbound.get(&to.client)
             && outbound.server == server
-            && outbound.agent == to.known.key
+            && outbound.agent == to.known
         {
             return Ok(outbound);
         }
@@ -364,7 +364,7 @@ impl Authenticator {
         self.metrics.sessions_signed.inc();
         let outbound = Arc::new(Outbound {
             server,
-            agent: to.known.key.clone(),
+            agent: to.known.clone(),
             session,
         });
         self.outbound.insert(to.client.clone(), outbound.clone());

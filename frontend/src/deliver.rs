@@ -4,6 +4,7 @@
 use crate::authenticate::Agent;
 use crate::clock::now_us;
 use crate::metrics::Metrics;
+use crate::registry::Registry;
 use crate::scheduling::Appender;
 use bytes::Bytes;
 use nublar_core::delivery::{Act, Delivery, DeliveryConfig, Item, PacketIv, Poll};
@@ -23,8 +24,10 @@ const SWEEP: Duration = Duration::from_secs(30);
 pub(crate) enum End {
     /// With these, all of which are to be brought.
     Items(Vec<Item>),
-    /// A newer poll of the same client has come.
+    /// A newer poll of the same client has come, or the client was deleted.
     Superseded,
+    /// Another agent of the same key polls, and was there first.
+    Refused,
 }
 
 /// A poll that is held: it waits for its end, and says so when it is given up.
@@ -89,13 +92,19 @@ pub(crate) struct Deliveries {
     state: Mutex<State>,
     due: Notify,
     epoch: Instant,
+    registry: Arc<Registry>,
     appender: Appender,
     name: String,
     metrics: Arc<Metrics>,
 }
 
 impl Deliveries {
-    pub(crate) fn new(appender: Appender, name: String, metrics: Arc<Metrics>) -> Self {
+    pub(crate) fn new(
+        registry: Arc<Registry>,
+        appender: Appender,
+        name: String,
+        metrics: Arc<Metrics>,
+    ) -> Self {
         let machine = Delivery::new(DeliveryConfig::new(name.clone()));
         let state = State {
             machine,
@@ -106,6 +115,7 @@ impl Deliveries {
             state: Mutex::new(state),
             due: Notify::new(),
             epoch: Instant::now(),
+            registry,
             appender,
             name,
             metrics,
@@ -154,7 +164,24 @@ impl Deliveries {
         let mut state = self.lock();
         state.last += 1;
         let number = state.last;
+        self.metrics.polls_held.inc();
+        let held = Held {
+            deliveries: self.clone(),
+            client: client.clone(),
+            generation,
+            number,
+            end,
+        };
+        if self.registry.life(&client) > generation {
+            // Deleted since it was let in; one that is held is ended by `end_life`.
+            let _ = sender.send(End::Superseded);
+            return held;
+        }
         let session = agent.checked.hash;
+        if state.machine.refuses(&client, &session, self.now()) {
+            let _ = sender.send(End::Refused);
+            return held;
+        }
         let poll = Poll {
             number,
             session,
@@ -173,15 +200,22 @@ impl Deliveries {
             self.metrics.superseded.inc();
             let _ = older.end.send(End::Superseded);
         }
-        self.metrics.polls_held.inc();
         self.perform(state, acts);
-        Held {
-            deliveries: self.clone(),
-            client,
-            generation,
-            number,
-            end,
+        held
+    }
+
+    /// The client was deleted: nothing of an older generation goes out any more.
+    pub(crate) fn end_life(self: &Arc<Self>, client: &ClientKey, generation: i64) {
+        let mut state = self.lock();
+        let acts = state.machine.end_life(client, generation);
+        let is_old = |open: &Opened| open.generation < generation;
+        if state.open.get(client).is_some_and(is_old)
+            && let Some(older) = state.open.remove(client)
+        {
+            // Whoever waited may have gone.
+            let _ = older.end.send(End::Superseded);
         }
+        self.perform(state, acts);
     }
 
     /// The poll is gone without an answer.
@@ -218,9 +252,13 @@ impl Deliveries {
 
     /// A record of `tasks` has come.
     pub(crate) fn task(self: &Arc<Self>, task: &Tasks) {
+        let generation = task.header().generation;
+        let is_over = |client: &ClientKey| self.registry.life(client) > generation;
+        if ClientKey::of(task.header()).is_ok_and(|client| is_over(&client)) {
+            return;
+        }
         let mut state = self.lock();
         let acts = state.machine.task(task, self.now());
-        let generation = task.header().generation;
         let due = state.machine.next_due().is_some();
         self.perform_for(state, acts, Some(generation));
         if due {
@@ -292,8 +330,9 @@ impl Deliveries {
                         acts.extend(state.machine.failed(&client, poll, unheard, false, now));
                     }
                 }
-                // The newer poll has ended it already.
-                Act::End { .. } => {}
+                // A newer poll has ended it already, if one has come.
+                Act::End { client, poll } => state.end_with(&client, poll, End::Superseded),
+                Act::Refuse { client, poll } => state.end_with(&client, poll, End::Refused),
                 Act::CheckIn(client) => {
                     if let Some(open) = state.open.get(&client) {
                         self.metrics.checkins.inc();
@@ -377,6 +416,18 @@ impl Deliveries {
 }
 
 impl State {
+    fn end_with(&mut self, client: &ClientKey, poll: i64, end: End) {
+        if self
+            .open
+            .get(client)
+            .is_some_and(|open| open.number == poll)
+            && let Some(open) = self.open.remove(client)
+        {
+            // Whoever waited may have gone.
+            let _ = open.end.send(end);
+        }
+    }
+
     /// Hands the items to the poll; gives them back if nobody waits for them any more.
     fn end(&mut self, client: &ClientKey, poll: i64, items: Vec<Item>) -> Result<(), Vec<Item>> {
         if self.open.get(client).is_none_or(|open| open.number != poll) {

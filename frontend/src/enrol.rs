@@ -49,7 +49,7 @@ pub(crate) async fn append(
     key: &AgentPublicKey,
     frontend: &str,
 ) -> Result<(), String> {
-    let record = Registry::from(KeyRecord {
+    let record = KeyRecord {
         header: Header {
             org: client.org.to_string(),
             client: client.client.to_string(),
@@ -59,9 +59,11 @@ pub(crate) async fn append(
             trace: String::new(),
         },
         public_key: spki(key)?,
-    });
-    let value = record.encode().map_err(|error| error.to_string())?;
-    let name = format!("{}/{}/key", client.org, client.client);
+    };
+    let name = record.name();
+    let value = Registry::from(record)
+        .encode()
+        .map_err(|error| error.to_string())?;
     let appended = log.append(REGISTRY.name, partition, name.into(), value.into());
     appended
         .await

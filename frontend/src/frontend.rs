@@ -159,7 +159,12 @@ impl Frontend {
             tracker: tracker.clone(),
             shutdown: background.clone(),
         };
-        let deliveries = Arc::new(Deliveries::new(appender, name.clone(), metrics.clone()));
+        let deliveries = Arc::new(Deliveries::new(
+            registry.clone(),
+            appender,
+            name.clone(),
+            metrics.clone(),
+        ));
         let (pressed, is_pressed) = watch::channel(false);
         let authenticator = Authenticator::new(Parts {
             identity: identity.clone(),
@@ -190,7 +195,11 @@ impl Frontend {
         let (reading, is_reading) = watch::channel(false);
         work.spawn({
             let (registry, background) = (registry.clone(), background.clone());
-            async move { registry.run(background).await }
+            let deliveries = deliveries.clone();
+            async move {
+                let ended = |client: &_, life| deliveries.end_life(client, life);
+                registry.run(ended, background).await;
+            }
         });
         work.spawn(tasks::run(
             log.clone(),

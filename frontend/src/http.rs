@@ -211,7 +211,7 @@ async fn take(
     match post {
         Post::Reader => {
             let (held, courier) = taken.poll(front, connection, peer);
-            Ok(poll::answer(courier, held).await)
+            poll::answer(courier, held).await
         }
         Post::Control => {
             if lane == Lane::Bulk {

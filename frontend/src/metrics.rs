@@ -86,6 +86,7 @@ metrics! {
     refused_busy, "counter", "refused_busy_total", "requests", "503: no room in time";
     refused_registry, "counter", "refused_registry_total", "requests", "503: the registry's position was not to be had in time";
     refused_log, "counter", "refused_log_total", "requests", "503: the log did not take the records";
+    refused_clone, "counter", "refused_clone_total", "requests", "409: another agent has the same key and was there first";
     refused_unknown, "counter", "refused_unknown_total", "requests", "406: the agent is not registered, or did not sign its session";
     refused_malformed, "counter", "refused_malformed_total", "requests", "403: the body is no envelope of an agent";
     refused_hmac, "counter", "refused_hmac_total", "requests", "403: the hmac does not match";

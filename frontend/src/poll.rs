@@ -10,6 +10,7 @@ use crate::clock::now_us;
 use crate::deliver::{End, Held};
 use crate::front::{Connection, Front, Handed};
 use crate::peer::Peer;
+use crate::refusal::Refusal;
 use bytes::Bytes;
 use futures::future::join_all;
 use http::Response;
@@ -71,7 +72,12 @@ impl Drop for Outgoing {
 }
 
 /// Holds the poll and answers it.
-pub(crate) async fn answer(courier: Courier, mut held: Held) -> Response<AnswerBody> {
+///
+/// An error when another agent of the same key polls.
+pub(crate) async fn answer(
+    courier: Courier,
+    mut held: Held,
+) -> Result<Response<AnswerBody>, Refusal> {
     let front = &courier.front;
     let now = Instant::now();
     let until = now + hold(front.config.max_poll);
@@ -86,11 +92,12 @@ pub(crate) async fn answer(courier: Courier, mut held: Held) -> Response<AnswerB
         held,
         until,
     };
-    match end {
+    Ok(match end {
         Some(End::Items(items)) => match poll.courier.bring(&poll.held, items).await {
             Some(brought) => Response::new(AnswerBody::Brought(Some(brought))),
             None => Response::new(AnswerBody::Full(None)),
         },
+        Some(End::Refused) => return Err(Refusal::Clone(poll.held.client().to_string())),
         Some(End::Superseded) => Response::new(AnswerBody::Full(None)),
         None if Instant::now() >= until => Response::new(AnswerBody::Full(None)),
         None => {
@@ -98,7 +105,7 @@ pub(crate) async fn answer(courier: Courier, mut held: Held) -> Response<AnswerB
             let stream = futures::stream::unfold(start, next);
             Response::new(AnswerBody::Padded(Box::pin(stream)))
         }
-    }
+    })
 }
 
 /// A random part of `max_poll`, so that agents do not come in step.

@@ -50,6 +50,9 @@ pub(crate) enum Refusal {
     /// It has just been put into the registry.
     #[error("{0} is registered now")]
     Enrolled(String),
+    /// Another agent has the same key, and was there first.
+    #[error("{0} polls from two places in turn, and this is the later one: its machine was cloned")]
+    Clone(String),
     /// The registry's position was not to be had.
     #[error("the registry can not be read up to now")]
     Registry,
@@ -93,6 +96,7 @@ impl Refusal {
             Self::Registry | Self::Log(_) | Self::Busy | Self::Flood(_) => {
                 (StatusCode::SERVICE_UNAVAILABLE, "try again\n")
             }
+            Self::Clone(_) => (StatusCode::CONFLICT, "another agent has this key\n"),
             Self::Body(_) => (StatusCode::REQUEST_TIMEOUT, "body incomplete\n"),
         }
     }
@@ -109,6 +113,7 @@ impl Refusal {
             Self::Unknown(_) => &metrics.refused_unknown,
             Self::Csr { .. } => &metrics.refused_csr,
             Self::Enrolled(_) => &metrics.enrolled,
+            Self::Clone(_) => &metrics.refused_clone,
             Self::Registry => &metrics.refused_registry,
             Self::Log(_) => &metrics.refused_log,
             Self::Busy => &metrics.refused_busy,

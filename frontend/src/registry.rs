@@ -181,11 +181,16 @@ impl Registry {
         pending
     }
 
-    /// Reads the topic until the shutdown.
-    pub(crate) async fn run(&self, shutdown: CancellationToken) {
+    /// Reads the topic until the shutdown, and tells whose older generations have ended, with the
+    /// lowest that may live, once that is known here.
+    pub(crate) async fn run(
+        &self,
+        ended: impl Fn(&ClientKey, i64) + Send + Sync,
+        shutdown: CancellationToken,
+    ) {
         let work = async {
             loop {
-                if let Err(error) = self.read_from_the_beginning().await {
+                if let Err(error) = self.read_from_the_beginning(&ended).await {
                     tracing::warn!(%error, "the registry can not be read, trying again");
                     sleep(RETRY).await;
                 }
@@ -198,7 +203,10 @@ impl Registry {
     }
 
     /// Returns when the topic is to be read anew. What is known already stays known.
-    async fn read_from_the_beginning(&self) -> Result<(), LogError> {
+    async fn read_from_the_beginning(
+        &self,
+        ended: &(impl Fn(&ClientKey, i64) + Sync),
+    ) -> Result<(), LogError> {
         let partitions: Vec<u32> = (0..self.reads.len() as u32).collect();
         let mut tail = self
             .log
@@ -206,13 +214,13 @@ impl Registry {
             .await?;
         loop {
             tokio::select! {
-                event = next(&mut *tail) => self.take(event?),
+                event = next(&mut *tail) => self.take(event?, ended),
                 () = self.reopen.notified() => return Ok(()),
             }
         }
     }
 
-    fn take(&self, event: TailEvent) {
+    fn take(&self, event: TailEvent, ended: &impl Fn(&ClientKey, i64)) {
         let caught_up = matches!(event, TailEvent::CaughtUp { .. });
         let (partition, passed, halted) = match event {
             TailEvent::CaughtUp { partition, to } => (partition, to, false),
@@ -221,7 +229,11 @@ impl Registry {
                     offset: record.position.offset + 1,
                     ..record.position
                 };
-                (record.partition, next, self.apply(&record).is_err())
+                let applied = self.apply(&record);
+                if let Ok(Some((client, life))) = &applied {
+                    ended(client, *life);
+                }
+                (record.partition, next, applied.is_err())
             }
         };
         self.progress.send_modify(|all| {
@@ -237,8 +249,9 @@ impl Registry {
         });
     }
 
-    /// An error for a record that only a newer version can read.
-    fn apply(&self, record: &Record) -> Result<(), CodecError> {
+    /// Whose older generations have ended with this record. An error for one that only a newer
+    /// version can read.
+    fn apply(&self, record: &Record) -> Result<Option<(ClientKey, i64)>, CodecError> {
         let decoded = match RegistryRecord::decode(&record.value) {
             Ok(decoded) => decoded,
             Err(error @ CodecError::UnknownFingerprint(_)) => {
@@ -250,15 +263,16 @@ impl Registry {
             }
             Err(error) => {
                 tracing::error!(partition = record.partition, %error, "damaged registry record");
-                return Ok(());
+                return Ok(None);
             }
         };
         let Ok(client) = ClientKey::of(decoded.header()) else {
             tracing::error!(partition = record.partition, "registry record of no client");
-            return Ok(());
+            return Ok(None);
         };
         let mut clients = self.clients.write().unwrap_or_else(PoisonError::into_inner);
-        let entry = clients.entry(client).or_default();
+        let entry = clients.entry(client.clone()).or_default();
+        let mut ended = None;
         let was = entry.registered().is_some();
         match decoded {
             RegistryRecord::ClientKey(key) => {
@@ -276,12 +290,16 @@ impl Registry {
                 }
             }
             RegistryRecord::ClientLife(life) => {
-                entry.life = entry.life.max(life.header.generation);
+                let generation = life.header.generation;
+                if generation > entry.life {
+                    entry.life = generation;
+                    ended = Some((client, generation));
+                }
             }
         }
         let is = entry.registered().is_some();
         self.metrics.registered.add(i64::from(is) - i64::from(was));
-        Ok(())
+        Ok(ended)
     }
 }
 

@@ -158,6 +158,10 @@ impl Socket {
                     tokio::select! {
                         end = held.end() => match end {
                             End::Superseded => return Err(Ended::Superseded),
+                            End::Refused => {
+                                let client = held.client().to_string();
+                                return Err(Ended::Refused(Refusal::Clone(client)));
+                            }
                             End::Items(items) => {
                                 let Some((held, courier)) = open.take() else { continue };
                                 if let Some((bytes, outgoing)) = courier.bring(&held, items).await {

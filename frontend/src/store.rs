@@ -11,7 +11,7 @@ use crate::registry::Registry;
 use bytes::Bytes;
 use futures::StreamExt as _;
 use futures::stream::FuturesUnordered;
-use nublar_core::ids::{ClientKey, ContentId};
+use nublar_core::ids::{ClientKey, ContentId, Life};
 use nublar_core::mac::MacKeys;
 use nublar_core::partition;
 use nublar_ports::log::Append;
@@ -252,13 +252,11 @@ impl<'a> Appends<'a> {
 
     /// Puts the message into an object and a reference to it into the log.
     async fn large(&mut self, to: To, message: AgentMessage) -> Result<(), Refusal> {
-        let parts = [
-            self.header.org.as_bytes(),
-            self.header.client.as_bytes(),
-            &message.bytes,
-        ];
-        let id = ContentId::of(&parts).to_string();
-        let key = format!("messages/{}/{id}", &id[..2]);
+        let life = Life {
+            client: self.client.clone(),
+            generation: self.header.generation,
+        };
+        let key = format!("{}{}", life.messages(), ContentId::of(&[&message.bytes]));
         let put = timeout(self.store.wait, self.store.objects.put(&key, message.bytes));
         put.await.map_err(not_stored)?.map_err(not_stored)?;
         self.store.metrics.objects.inc();

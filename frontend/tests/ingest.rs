@@ -302,7 +302,7 @@ async fn a_flow_of_a_generation_not_known_yet_is_looked_at_again() {
         public_key: agent.key.public_key().to_der(),
     });
     let partition = nublar_core::partition::of_client(&client, support::PARTITIONS);
-    let name = format!("/{}/key", client.client);
+    let name = format!("/{}/key/2", client.client);
     let value = key.encode().unwrap();
     deployment
         .log

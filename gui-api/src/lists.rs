@@ -3,6 +3,7 @@
 use crate::app::App;
 use crate::refusal::{Answer, Refusal};
 use crate::tails::Kind;
+use nublar_core::ids::Life;
 use nublar_ports::index::{Collection, Cursor, Query};
 use serde_json::Value;
 use std::cmp::Ordering;
@@ -32,8 +33,8 @@ pub(crate) struct Listing {
 /// What to list.
 pub(crate) struct Wanted<'a> {
     pub(crate) kind: Kind,
-    /// Only of this client.
-    pub(crate) client: Option<&'a str>,
+    /// Only of this client, in its generation.
+    pub(crate) life: Option<&'a Life>,
     /// Words that every match has, so that the index need not give all.
     pub(crate) words: Vec<String>,
     /// What decides; none when all match.
@@ -83,7 +84,11 @@ impl App {
             Kind::Flow => Collection::Flows,
             Kind::Client => Collection::Clients,
         };
-        let recent = self.recent.all(wanted.kind, wanted.client);
+        self.registry
+            .progress
+            .ready("the registry", self.config.deadline)
+            .await?;
+        let recent = self.recent.all(wanted.kind, wanted.life);
         let mut recent: HashMap<&str, _> =
             recent.iter().map(|seen| (seen.id.as_str(), seen)).collect();
         let mut listed: HashSet<String> = HashSet::new();
@@ -96,7 +101,7 @@ impl App {
                 wanted.limit + 1
             };
             let query = Query {
-                client: wanted.client.map(str::to_owned),
+                client: wanted.life.map(Life::name),
                 words: wanted.words.clone(),
                 descending: true,
                 limit: batch,
@@ -113,6 +118,16 @@ impl App {
                 // One that has changed since is shown as it is now.
                 let newer = recent.remove(document.id.as_str());
                 let newer = newer.filter(|seen| seen.version >= document.version);
+                let life = newer.map_or_else(
+                    || Life::of_name(&document.client),
+                    |seen| Some(seen.life.clone()),
+                );
+                if newer.is_some_and(|seen| seen.is_end())
+                    || life.is_some_and(|life| self.registry.has_ended(&life))
+                {
+                    // Of a deleted client it waits for its removal.
+                    continue;
+                }
                 let body = newer.map_or_else(
                     || String::from_utf8_lossy(&document.body).into_owned(),
                     |seen| seen.body.clone(),
@@ -129,6 +144,9 @@ impl App {
                         .is_none_or(|to| newest_first(place, to) != Ordering::Greater)
             };
             for seen in recent.values() {
+                if seen.is_end() || self.registry.has_ended(&seen.life) {
+                    continue;
+                }
                 let place = Cursor {
                     order: seen.order,
                     id: seen.id.clone(),

@@ -1,25 +1,32 @@
 //! Groups `results`, `uploads` and `events`: what agents sent becomes documents.
 
+use crate::lives::Lives;
 use crate::persist::persist;
+use crate::purge;
 use crate::stored::{self, Poisoned};
 use crate::{Config, Ports, letters, now_us};
 use bytes::Bytes;
 use futures::future::join_all;
-use nublar_core::ids::{ClientKey, ContentId, FlowId};
+use nublar_core::ids::{ClientKey, ContentId, FlowId, Life};
 use nublar_core::ingest::{Group, Plan, Sums, message_id, plan};
 use nublar_core::partition::of_client;
 use nublar_ports::Membership;
+use nublar_ports::index::Collection;
 use nublar_ports::log::{GroupEvent, Position, Record};
+use nublar_ports::objects::ObjectsError;
 use nublar_schemas::codec::{CodecError, Record as _};
 use nublar_schemas::records::{AgentMessage, DeadLetter, FactsSet, Header, Messages};
 use nublar_schemas::topics::SCHEDULING;
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 const BATCH_RECORDS: usize = 256;
 const BATCH_BYTES: usize = 8 << 20;
+/// How long an object that is not there is left alone.
+const MISSING: Duration = Duration::from_secs(1);
 
 /// Which topic of agents' messages.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -38,6 +45,15 @@ impl Stream {
         }
     }
 
+    /// Where its documents go.
+    fn collections(self) -> &'static [Collection] {
+        match self {
+            Self::Results => &[Collection::Rows, Collection::Logs],
+            Self::Uploads => &[Collection::Buffers],
+            Self::Events => &[Collection::Events],
+        }
+    }
+
     /// The totals that this group reports; events belong to no flow.
     fn sums(self) -> Group {
         match self {
@@ -53,6 +69,8 @@ struct Owned {
     sums: Sums,
     /// Everything before this is written, but not marked yet.
     written: Option<Position>,
+    /// Whose records were written, or could have been, and are not marked yet.
+    touched: BTreeSet<Life>,
     /// A record that cannot be read stands in the way.
     halted: bool,
 }
@@ -61,13 +79,28 @@ struct Worker {
     stream: Stream,
     config: Config,
     ports: Ports,
+    lives: Arc<Lives>,
     partitions: u32,
     member: Membership,
     owned: BTreeMap<u32, Owned>,
     reported: Instant,
 }
 
-pub(crate) async fn run(stream: Stream, config: Config, ports: Ports, shutdown: CancellationToken) {
+/// A record that is to be stored.
+struct Planned {
+    partition: u32,
+    life: Life,
+    messages: Messages,
+    plan: Plan,
+}
+
+pub(crate) async fn run(
+    stream: Stream,
+    config: Config,
+    ports: Ports,
+    lives: Arc<Lives>,
+    shutdown: CancellationToken,
+) {
     let work = async {
         let partitions = persist("log", || ports.log.partitions(SCHEDULING.name)).await;
         let member = Membership::join(
@@ -81,6 +114,7 @@ pub(crate) async fn run(stream: Stream, config: Config, ports: Ports, shutdown: 
             stream,
             config,
             ports,
+            lives,
             partitions,
             member,
             owned,
@@ -119,6 +153,7 @@ impl Worker {
                         partition, epoch, ..
                     } => self.assigned(partition, epoch),
                     GroupEvent::Revoked { partition } => {
+                        self.purge_ended(&[partition]).await;
                         self.owned.remove(&partition);
                         batch.retain(|record: &Record| record.partition != partition);
                     }
@@ -146,6 +181,7 @@ impl Worker {
                 epoch,
                 sums,
                 written: None,
+                touched: BTreeSet::new(),
                 halted: false,
             },
         );
@@ -153,7 +189,7 @@ impl Worker {
 
     /// Brings a batch as far as the mark.
     async fn store(&mut self, batch: Vec<Record>) {
-        let mut plans: Vec<(u32, ClientKey, Messages, Plan)> = Vec::new();
+        let mut plans: Vec<Planned> = Vec::new();
         let mut written: HashMap<u32, Position> = HashMap::new();
         for record in batch {
             let partition = record.partition;
@@ -161,8 +197,7 @@ impl Worker {
                 continue;
             }
             match self.planned(&record).await {
-                Ok(Some((key, messages, plan))) => plans.push((partition, key, messages, plan)),
-                Ok(None) => {}
+                Ok(planned) => plans.extend(planned),
                 Err(error) => {
                     tracing::error!(
                         topic = self.stream.name(), partition, offset = record.position.offset, %error,
@@ -182,15 +217,16 @@ impl Worker {
         }
         self.load_sums(&plans).await;
 
-        let by_client: Vec<_> = plans
+        let by_life: Vec<_> = plans
             .iter()
-            .map(|(_, key, _, plan)| (key.clone(), plan.clone()))
+            .map(|planned| (planned.life.clone(), planned.plan.clone()))
             .collect();
-        let poisoned = stored::write(&self.ports, &by_client).await;
+        let poisoned = stored::write(&self.ports, &by_life).await;
         self.follow(&plans, poisoned).await;
-        for (partition, key, _, plan) in &plans {
-            if let Some(owned) = self.owned.get_mut(partition) {
-                owned.sums.written(key, plan);
+        for planned in plans {
+            if let Some(owned) = self.owned.get_mut(&planned.partition) {
+                owned.sums.written(&planned.life, &planned.plan);
+                owned.touched.insert(planned.life);
             }
         }
         for (partition, next) in written {
@@ -200,11 +236,9 @@ impl Worker {
         }
     }
 
-    /// The record's plan; none when it is damaged and was put aside. An error halts the partition.
-    async fn planned(
-        &self,
-        record: &Record,
-    ) -> Result<Option<(ClientKey, Messages, Plan)>, CodecError> {
+    /// The record's plan; none when it is damaged or its client was deleted, and it was put aside.
+    /// An error halts the partition.
+    async fn planned(&mut self, record: &Record) -> Result<Option<Planned>, CodecError> {
         let mut messages = match Messages::decode(&record.value) {
             Ok(messages) => messages,
             Err(error @ CodecError::UnknownFingerprint(_)) => return Err(error),
@@ -214,36 +248,88 @@ impl Worker {
                 return Ok(None);
             }
         };
-        let key = match ClientKey::of(&messages.header) {
-            Ok(key) => key,
+        let life = match Life::of(&messages.header) {
+            Ok(life) => life,
             Err(error) => {
                 self.put_aside(record, &messages.header, "client", &error.to_string())
                     .await;
                 return Ok(None);
             }
         };
+        self.lives.learn(&life);
+        if self.lives.has_ended(&life) || !self.fetch(record.partition, &life, &mut messages).await
+        {
+            self.refuse(record, &life, messages).await;
+            return Ok(None);
+        }
+        let plan = plan(&life.client, &messages);
+        Ok(Some(Planned {
+            partition: record.partition,
+            life,
+            messages,
+            plan,
+        }))
+    }
+
+    /// Reads the messages that stand in objects. False when they went with their client.
+    async fn fetch(&self, partition: u32, life: &Life, messages: &mut Messages) -> bool {
         for message in &mut messages.messages {
+            let Some(object) = &message.object else {
+                continue;
+            };
+            message.bytes = loop {
+                let read = persist("objects", || async {
+                    match self.ports.objects.get(object, None).await {
+                        Err(ObjectsError::NotFound(_)) => Ok(None),
+                        read => read.map(Some),
+                    }
+                });
+                if let Some(bytes) = read.await {
+                    break bytes;
+                }
+                self.lives.current(partition).await;
+                if self.lives.has_ended(life) {
+                    return false;
+                }
+                tracing::error!(client = %life.client, object, "an object is not there, waiting for it");
+                tokio::time::sleep(MISSING).await;
+            };
+        }
+        true
+    }
+
+    /// Puts a record aside whose client was deleted, and takes back what another worker may have
+    /// written of it.
+    async fn refuse(&mut self, record: &Record, life: &Life, messages: Messages) {
+        let text = format!(
+            "generation {} of client {} has ended: it was deleted",
+            life.generation, life.client
+        );
+        self.put_aside(record, &messages.header, "deleted", &text)
+            .await;
+        for message in &messages.messages {
             if let Some(object) = &message.object {
-                message.bytes = persist("objects", || self.ports.objects.get(object, None)).await;
+                persist("objects", || self.ports.objects.delete(object)).await;
             }
         }
-        let plan = plan(&key, &messages);
-        Ok(Some((key, messages, plan)))
+        purge::take_back(&self.ports, &life.client, &plan(&life.client, &messages)).await;
     }
 
     /// Counts what another worker may have stored of the flows that come now.
-    async fn load_sums(&mut self, plans: &[(u32, ClientKey, Messages, Plan)]) {
+    async fn load_sums(&mut self, plans: &[Planned]) {
         if self.stream == Stream::Events {
             return;
         }
         let group = self.stream.sums();
-        let mut wanted: BTreeMap<(u32, ClientKey), Vec<FlowId>> = BTreeMap::new();
-        for (partition, key, _, plan) in plans {
-            let Some(owned) = self.owned.get(partition) else {
+        let mut wanted: BTreeMap<(u32, Life), Vec<FlowId>> = BTreeMap::new();
+        for planned in plans {
+            let Some(owned) = self.owned.get(&planned.partition) else {
                 continue;
             };
-            let flows = wanted.entry((*partition, key.clone())).or_default();
-            for flow in owned.sums.unknown(key, plan) {
+            let flows = wanted
+                .entry((planned.partition, planned.life.clone()))
+                .or_default();
+            for flow in owned.sums.unknown(&planned.life, &planned.plan) {
                 if !flows.contains(&flow) {
                     flows.push(flow);
                 }
@@ -254,49 +340,46 @@ impl Worker {
             return;
         }
         stored::refresh(&self.ports, group).await;
-        for ((partition, key), flows) in wanted {
+        for ((partition, life), flows) in wanted {
             for flow in flows {
-                let sum = stored::count(&self.ports, group, &key, &flow).await;
+                let sum = stored::count(&self.ports, group, &life, &flow).await;
                 if let Some(owned) = self.owned.get_mut(&partition) {
-                    owned.sums.load(&key, flow, sum);
+                    owned.sums.load(&life, flow, sum);
                 }
             }
         }
     }
 
     /// What follows at once from what was written: facts, and messages that cannot be stored.
-    async fn follow(&self, plans: &[(u32, ClientKey, Messages, Plan)], poisoned: Vec<Poisoned>) {
-        for (_, key, messages, plan) in plans {
-            for fact in &plan.facts {
+    async fn follow(&self, plans: &[Planned], poisoned: Vec<Poisoned>) {
+        for planned in plans {
+            let (header, client) = (&planned.messages.header, &planned.life.client);
+            for fact in &planned.plan.facts {
                 let facts = FactsSet {
                     header: Header {
                         frontend: self.config.name.clone(),
-                        ..messages.header.clone()
+                        ..header.clone()
                     },
                     source: fact.source.clone(),
                     facts: fact.facts.clone(),
                 };
                 self.append(
                     SCHEDULING.name,
-                    of_client(key, self.partitions),
-                    key,
+                    of_client(client, self.partitions),
+                    client,
                     facts.encode(),
                 )
                 .await;
             }
-            for refused in &plan.refused {
-                self.refused(
-                    &messages.header,
-                    refused.reason,
-                    &refused.text,
-                    &refused.message,
-                )
-                .await;
+            for refused in &planned.plan.refused {
+                self.refused(header, refused.reason, &refused.text, &refused.message)
+                    .await;
             }
         }
         for Poisoned { part, text } in poisoned {
-            let found = plans.iter().find_map(|(_, key, messages, _)| {
-                let message = message_of(key, messages, &part.id)?;
+            let found = plans.iter().find_map(|planned| {
+                let messages = &planned.messages;
+                let message = message_of(&planned.life.client, messages, &part.id)?;
                 Some((&messages.header, message))
             });
             match found {
@@ -313,11 +396,12 @@ impl Worker {
         let mut appends = Vec::new();
         if self.stream != Stream::Events {
             for owned in self.owned.values_mut() {
-                for (key, stored) in owned
+                for (life, stored) in owned
                     .sums
-                    .report(|key| header(key, at_us, &self.config.name))
+                    .report(|life| header(life, at_us, &self.config.name))
                 {
-                    appends.push((of_client(&key, self.partitions), key, stored.encode()));
+                    let partition = of_client(&life.client, self.partitions);
+                    appends.push((partition, life.client, stored.encode()));
                 }
             }
         }
@@ -326,9 +410,40 @@ impl Worker {
             async move { this.append(SCHEDULING.name, partition, &key, value).await }
         });
         join_all(appends).await;
+        let owned: Vec<u32> = self.owned.keys().copied().collect();
+        self.purge_ended(&owned).await;
         for (partition, owned) in &mut self.owned {
-            if let Some(next) = owned.written.take() {
+            // What could not be looked at again stays unmarked.
+            if owned.touched.is_empty()
+                && let Some(next) = owned.written.take()
+            {
                 self.member.mark(*partition, owned.epoch, next);
+            }
+        }
+    }
+
+    /// Before a mark: whose generation has ended since their records were looked at, of them
+    /// nothing stays. They were written by what was known then, and whoever ended them may have
+    /// removed everything before that.
+    async fn purge_ended(&mut self, partitions: &[u32]) {
+        let touched: Vec<(u32, BTreeSet<Life>)> = partitions
+            .iter()
+            .filter_map(|partition| {
+                let owned = self.owned.get_mut(partition)?;
+                Some((*partition, std::mem::take(&mut owned.touched)))
+            })
+            .filter(|(_, touched)| !touched.is_empty())
+            .collect();
+        let looks = touched
+            .iter()
+            .map(|(partition, _)| self.lives.current(*partition));
+        let looked = join_all(looks).await;
+        for ((partition, touched), is_current) in touched.into_iter().zip(looked) {
+            for life in touched.iter().filter(|life| self.lives.has_ended(life)) {
+                purge::purge(&self.ports, life, self.stream.collections()).await;
+            }
+            if !is_current && let Some(owned) = self.owned.get_mut(&partition) {
+                owned.touched = touched;
             }
         }
     }
@@ -418,11 +533,11 @@ impl Worker {
     }
 }
 
-fn header(key: &ClientKey, at_us: i64, name: &str) -> Header {
+fn header(life: &Life, at_us: i64, name: &str) -> Header {
     Header {
-        org: key.org.to_string(),
-        client: key.client.to_string(),
-        generation: 1,
+        org: life.client.org.to_string(),
+        client: life.client.client.to_string(),
+        generation: life.generation,
         at_us,
         frontend: name.to_owned(),
         trace: String::new(),

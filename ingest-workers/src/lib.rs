@@ -12,16 +12,21 @@
 //! | `letters` | group `dead-letters`: what could not be taken |
 //! | `seals` | group `seals`: which flows' files are to be sealed |
 //! | `sealing` | the files of one flow, hashed and held against what the agent says |
+//! | `lives` | which generations of clients have ended |
+//! | `purge` | removing what there is of one that has |
 //! | `persist` | trying again for ever, unless it makes no sense |
 
 mod agents;
 mod letters;
+mod lives;
 mod persist;
+mod purge;
 mod sealing;
 mod seals;
 mod state;
 mod stored;
 
+use lives::Lives;
 use nublar_ports::{Index, Log, Objects};
 use serde::Deserialize;
 use std::sync::Arc;
@@ -91,29 +96,49 @@ pub async fn run(
     shutdown: CancellationToken,
 ) -> Result<(), WorkerError> {
     let mut groups = JoinSet::new();
+    let lives = Arc::new(Lives::new(ports.log.clone()));
+    // To the very end: what is marked last must know it too.
+    let reading = CancellationToken::new();
+    let _ends = reading.clone().drop_guard();
+    let tail = tokio::spawn({
+        let (lives, reading) = (lives.clone(), reading.clone());
+        async move { lives.run(reading).await }
+    });
     for group in &config.groups {
         let (config, ports, shutdown) = (config.clone(), ports.clone(), shutdown.clone());
+        let lives = lives.clone();
         match group.as_str() {
             "results" => groups.spawn(agents::run(
                 agents::Stream::Results,
                 config,
                 ports,
+                lives,
                 shutdown,
             )),
             "uploads" => groups.spawn(agents::run(
                 agents::Stream::Uploads,
                 config,
                 ports,
+                lives,
                 shutdown,
             )),
-            "events" => groups.spawn(agents::run(agents::Stream::Events, config, ports, shutdown)),
-            "state" => groups.spawn(state::run(ports, shutdown)),
+            "events" => groups.spawn(agents::run(
+                agents::Stream::Events,
+                config,
+                ports,
+                lives,
+                shutdown,
+            )),
+            "state" => groups.spawn(state::run(ports, lives, shutdown)),
             "dead-letters" => groups.spawn(letters::run(ports, shutdown)),
-            "seals" => groups.spawn(seals::run(ports, shutdown)),
+            "seals" => groups.spawn(seals::run(ports, lives, shutdown)),
             other => return Err(WorkerError::UnknownGroup(other.to_owned())),
         };
     }
     while groups.join_next().await.is_some() {}
+    reading.cancel();
+    // It ends by the token alone.
+    let _ = tail.await;
     Ok(())
 }
 

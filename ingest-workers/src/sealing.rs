@@ -1,18 +1,19 @@
 //! Sealing the files of one flow: reading them once, bounded in memory, whatever their size.
 
 use crate::Ports;
+use crate::lives::Lives;
 use crate::persist::persist;
 use crate::stored::bucket;
 use aws_lc_rs::digest;
 use bytes::Bytes;
 use futures::future::try_join_all;
 use futures::{StreamExt, stream};
-use nublar_core::ids::{ClientKey, FlowId};
+use nublar_core::ids::{FlowId, Life};
 use nublar_core::ingest::{
     Arranged, Extent, Found, Piece, Reports, SEALS, Seal, Verdict, arrange, inflate, plain_data,
     week_of,
 };
-use nublar_ports::index::{Collection, Document, Outcome, Page, Query};
+use nublar_ports::index::{Collection, Document, Outcome, Page, Query, Removal};
 use nublar_ports::objects::ObjectsError;
 use nublar_schemas::agent::{FileBuffer, PathSpec, VeloMessage};
 use prost::Message;
@@ -30,10 +31,12 @@ const WRITTEN: usize = 500;
 /// A flow that has ended.
 #[derive(Debug)]
 pub(crate) struct Ended {
-    pub(crate) key: ClientKey,
+    pub(crate) life: Life,
     pub(crate) flow: FlowId,
     /// Of its document.
     pub(crate) version: u64,
+    /// Where the client's records stand.
+    pub(crate) partition: u32,
 }
 
 /// A whole file, hashed.
@@ -60,8 +63,15 @@ pub(crate) async fn refresh(ports: &Ports) {
 }
 
 /// Seals every whole file of a flow that is not sealed yet. Parts get no seal.
-pub(crate) async fn seal(ports: &Ports, ended: &Ended) {
-    let reading = Reading { ports, ended };
+pub(crate) async fn seal(ports: &Ports, lives: &Lives, ended: &Ended) {
+    if lives.has_ended(&ended.life) {
+        return;
+    }
+    let reading = Reading {
+        ports,
+        lives,
+        ended,
+    };
     let uploads = reading.uploads().await;
     let hashed: Vec<Hashed> = stream::iter(uploads)
         .map(|(upload, arranged)| {
@@ -70,7 +80,7 @@ pub(crate) async fn seal(ports: &Ports, ended: &Ended) {
                 match reading.file(&upload, &arranged).await {
                     Ok(hashed) => hashed,
                     Err(error) => {
-                        let (client, flow) = (&ended.key.client, &ended.flow);
+                        let (client, flow) = (&ended.life.client.client, &ended.flow);
                         tracing::warn!(%client, %flow, upload, %error, "a file cannot be sealed");
                         None
                     }
@@ -100,13 +110,14 @@ pub(crate) async fn seal(ports: &Ports, ended: &Ended) {
 
 struct Reading<'a> {
     ports: &'a Ports,
+    lives: &'a Lives,
     ended: &'a Ended,
 }
 
 impl Reading<'_> {
     fn query(&self, source: Option<&str>, limit: usize) -> Query {
         Query {
-            client: Some(self.ended.key.client.to_string()),
+            client: Some(self.ended.life.name()),
             flow: Some(self.ended.flow.to_string()),
             source: source.map(str::to_owned),
             bucket: Some(bucket(week_of(&self.ended.flow))),
@@ -116,7 +127,7 @@ impl Reading<'_> {
     }
 
     async fn page(&self, collection: Collection, query: &Query) -> Page {
-        let (index, org) = (&self.ports.index, self.ended.key.org.as_str());
+        let (index, org) = (&self.ports.index, self.ended.life.client.org.as_str());
         persist("index", || index.query(collection, org, query)).await
     }
 
@@ -219,10 +230,10 @@ impl Reading<'_> {
     }
 
     async fn earlier(&self, upload: &str) -> Option<Seal> {
-        let Ended { key, flow, .. } = self.ended;
-        let id = Seal::id(key, flow, upload).to_string();
+        let Ended { life, flow, .. } = self.ended;
+        let id = Seal::id(&life.client, flow, upload).to_string();
         let (index, bucket) = (&self.ports.index, bucket(week_of(flow)));
-        let org = key.org.as_str();
+        let org = life.client.org.as_str();
         let found = persist("index", || {
             index.get(Collection::Buffers, org, Some(bucket), &id)
         })
@@ -277,7 +288,12 @@ impl Reading<'_> {
 
     /// The seal's document, none if it is there.
     fn sealed(&self, file: Hashed, reports: &Reports) -> Option<Document> {
-        let Ended { key, flow, version } = self.ended;
+        let Ended {
+            life,
+            flow,
+            version,
+            ..
+        } = self.ended;
         let PathSpec {
             path, components, ..
         } = &file.place;
@@ -294,13 +310,13 @@ impl Reading<'_> {
             return None;
         }
         if verdict == Verdict::Differs {
-            let client = &key.client;
+            let client = &life.client.client;
             tracing::warn!(%client, %flow, path, "a file is not what the agent says it is");
         }
         Some(Document {
-            id: Seal::id(key, flow, &seal.upload_id).to_string(),
+            id: Seal::id(&life.client, flow, &seal.upload_id).to_string(),
             bucket: Some(bucket(week_of(flow))),
-            client: key.client.to_string(),
+            client: life.name(),
             flow: flow.to_string(),
             source: SEALS.to_owned(),
             order: 0,
@@ -313,7 +329,7 @@ impl Reading<'_> {
     }
 
     async fn write(&self, seals: &[Document]) {
-        let (index, org) = (&self.ports.index, self.ended.key.org.as_str());
+        let (index, org) = (&self.ports.index, self.ended.life.client.org.as_str());
         let outcomes = persist("index", || {
             index.put(Collection::Buffers, org, seals.to_vec())
         });
@@ -321,6 +337,18 @@ impl Reading<'_> {
             if let Outcome::Poison(text) = outcome {
                 tracing::error!(flow = %self.ended.flow, text, "the index takes no seal");
             }
+        }
+        // Who removes what a deleted client left may have come by before these were written.
+        let Ended {
+            life, partition, ..
+        } = self.ended;
+        self.lives.current(*partition).await;
+        if self.lives.has_ended(life) {
+            let removals: Vec<Removal> = seals.iter().map(Removal::of).collect();
+            persist("index", || {
+                index.remove(Collection::Buffers, org, removals.clone())
+            })
+            .await;
         }
     }
 }

@@ -6,19 +6,21 @@
 //! the flow's document it was made for. Repeating it, or making it late, changes nothing.
 
 use crate::Ports;
+use crate::lives::Lives;
 use crate::sealing::{Ended, refresh, seal};
-use nublar_core::ids::{ClientKey, FlowId};
+use nublar_core::ids::{FlowId, Life};
 use nublar_ports::Membership;
 use nublar_ports::log::{GroupEvent, Position, Record};
 use nublar_schemas::codec::{CodecError, Record as _};
 use nublar_schemas::records::Document;
 use serde::Deserialize;
 use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
 use tokio_util::sync::CancellationToken;
 
 const BATCH_RECORDS: usize = 512;
 
-pub(crate) async fn run(ports: Ports, shutdown: CancellationToken) {
+pub(crate) async fn run(ports: Ports, lives: Arc<Lives>, shutdown: CancellationToken) {
     let mut member = Membership::join(ports.log.clone(), "seals", "state", shutdown.clone());
     let mut epochs = HashMap::new();
     loop {
@@ -54,7 +56,7 @@ pub(crate) async fn run(ports: Ports, shutdown: CancellationToken) {
                 refresh(&ports).await;
             }
             for ended in ended.into_values() {
-                seal(&ports, &ended).await;
+                seal(&ports, &lives, &ended).await;
             }
         };
         tokio::select! {
@@ -78,7 +80,7 @@ type Marks = HashMap<u32, (u64, Position)>;
 fn sort(
     batch: Vec<Record>,
     epochs: &mut HashMap<u32, u64>,
-) -> (BTreeMap<(ClientKey, FlowId), Ended>, Marks) {
+) -> (BTreeMap<(Life, FlowId), Ended>, Marks) {
     let (mut flows, mut marks) = (BTreeMap::new(), HashMap::new());
     for record in batch {
         let Some(epoch) = epochs.get(&record.partition).copied() else {
@@ -86,8 +88,8 @@ fn sort(
         };
         match Document::decode(&record.value) {
             Ok(document) => {
-                if let Some(ended) = ended(&document) {
-                    flows.insert((ended.key.clone(), ended.flow.clone()), ended);
+                if let Some(ended) = ended(&document, record.partition) {
+                    flows.insert((ended.life.clone(), ended.flow.clone()), ended);
                 }
             }
             Err(error @ CodecError::UnknownFingerprint(_)) => {
@@ -118,7 +120,7 @@ struct Body {
     total_uploaded_bytes: u64,
 }
 
-fn ended(document: &Document) -> Option<Ended> {
+fn ended(document: &Document, partition: u32) -> Option<Ended> {
     if document.kind != "flow" {
         return None;
     }
@@ -129,8 +131,9 @@ fn ended(document: &Document) -> Option<Ended> {
         return None;
     }
     Some(Ended {
-        key: ClientKey::of(&document.header).ok()?,
+        life: Life::of(&document.header).ok()?,
         flow: body.flow_id,
         version: document.version.unsigned_abs(),
+        partition,
     })
 }

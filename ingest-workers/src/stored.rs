@@ -3,7 +3,7 @@
 use crate::Ports;
 use crate::persist::persist;
 use futures::StreamExt;
-use nublar_core::ids::{ClientKey, FlowId};
+use nublar_core::ids::{FlowId, Life};
 use nublar_core::ingest::{Collection, FlowSum, Group, Part, Plan, week_of};
 use nublar_ports::index::{self, Bucket, Document, Outcome, Query};
 use std::collections::BTreeMap;
@@ -17,7 +17,7 @@ pub(crate) struct Poisoned {
     pub(crate) text: String,
 }
 
-fn collection(of: Collection) -> index::Collection {
+pub(crate) fn collection(of: Collection) -> index::Collection {
     match of {
         Collection::Rows => index::Collection::Rows,
         Collection::Logs => index::Collection::Logs,
@@ -30,11 +30,11 @@ pub(crate) fn bucket(week: Option<u32>) -> Bucket {
     week.map_or(Bucket::Undated, Bucket::Week)
 }
 
-fn document(key: &ClientKey, part: &Part) -> Document {
+fn document(life: &Life, part: &Part) -> Document {
     Document {
         id: part.id.to_string(),
         bucket: Some(bucket(part.week)),
-        client: key.client.to_string(),
+        client: life.name(),
         flow: part
             .flow
             .as_ref()
@@ -52,7 +52,7 @@ fn document(key: &ClientKey, part: &Part) -> Document {
 
 /// Writes all parts: first the objects, then the documents that name them. Returns when every one
 /// is durable, with those that cannot be stored.
-pub(crate) async fn write(ports: &Ports, plans: &[(ClientKey, Plan)]) -> Vec<Poisoned> {
+pub(crate) async fn write(ports: &Ports, plans: &[(Life, Plan)]) -> Vec<Poisoned> {
     let objects = plans
         .iter()
         .flat_map(|(_, plan)| &plan.parts)
@@ -63,20 +63,20 @@ pub(crate) async fn write(ports: &Ports, plans: &[(ClientKey, Plan)]) -> Vec<Poi
         })
         .await;
 
-    let mut bulks: BTreeMap<(index::Collection, &str), Vec<(&ClientKey, &Part)>> = BTreeMap::new();
-    for (key, plan) in plans {
+    let mut bulks: BTreeMap<(index::Collection, &str), Vec<(&Life, &Part)>> = BTreeMap::new();
+    for (life, plan) in plans {
         for part in &plan.parts {
             bulks
-                .entry((collection(part.collection), key.org.as_str()))
+                .entry((collection(part.collection), life.client.org.as_str()))
                 .or_default()
-                .push((key, part));
+                .push((life, part));
         }
     }
     let mut poisoned = Vec::new();
     for ((collection, org), parts) in bulks {
         let documents: Vec<_> = parts
             .iter()
-            .map(|(key, part)| document(key, part))
+            .map(|(life, part)| document(life, part))
             .collect();
         let outcomes = persist("index", || {
             ports.index.create(collection, org, documents.clone())
@@ -102,11 +102,11 @@ pub(crate) async fn refresh(ports: &Ports, group: Group) {
 }
 
 /// Counts what is stored of a flow.
-pub(crate) async fn count(ports: &Ports, group: Group, key: &ClientKey, flow: &FlowId) -> FlowSum {
+pub(crate) async fn count(ports: &Ports, group: Group, life: &Life, flow: &FlowId) -> FlowSum {
     let mut sum = FlowSum::default();
     for of in group.collections() {
         let mut query = Query {
-            client: Some(key.client.to_string()),
+            client: Some(life.name()),
             flow: Some(flow.to_string()),
             bucket: Some(bucket(week_of(flow))),
             without_bodies: true,
@@ -115,7 +115,9 @@ pub(crate) async fn count(ports: &Ports, group: Group, key: &ClientKey, flow: &F
         };
         loop {
             let page = persist("index", || {
-                ports.index.query(collection(*of), key.org.as_str(), &query)
+                ports
+                    .index
+                    .query(collection(*of), life.client.org.as_str(), &query)
             })
             .await;
             for document in page.documents {

@@ -4,8 +4,8 @@
 
 use bytes::Bytes;
 use nublar_core::ids::ClientKey;
-use nublar_core::letters;
 use nublar_core::ingest::{SEALS, Seal, Verdict};
+use nublar_core::letters;
 use nublar_ingest_workers::{Config, Ports, run};
 use nublar_ports::index::faulty::{Calls, Fault, Faults, FaultyIndex};
 use nublar_ports::index::memory::MemoryIndex;
@@ -171,6 +171,9 @@ macro_rules! eventually {
             .expect(concat!("never: ", stringify!($condition)));
     };
 }
+
+#[path = "workers/lives.rs"]
+mod lives;
 
 fn header() -> Header {
     Header {
@@ -421,6 +424,15 @@ impl Index for Choosy {
         documents: Vec<index::Document>,
     ) -> Result<Vec<Outcome>, IndexError> {
         self.inner.put(collection, org, documents).await
+    }
+
+    async fn remove(
+        &self,
+        collection: Collection,
+        org: &str,
+        removals: Vec<index::Removal>,
+    ) -> Result<(), IndexError> {
+        self.inner.remove(collection, org, removals).await
     }
 
     async fn get(

@@ -3,8 +3,9 @@
 //! - Collections are fixed at compile time; what agents send never makes a field.
 //! - [`Index::create`] adds documents whose id comes from their content: one that exists is left
 //!   as it is, which is no error. [`Index::put`] replaces a document unless a higher version is
-//!   there, which is no error either.
-//! - A write that succeeded is durable, and [`Index::get`] sees it at once. [`Index::query`] sees
+//!   there, which is no error either. [`Index::remove`] removes a document unless a higher version
+//!   is there.
+//! - A write or removal that succeeded is durable, and [`Index::get`] sees it at once. [`Index::query`] sees
 //!   it at the latest after [`Index::refresh`].
 //! - Every call names an org; documents of other orgs are never touched or seen.
 //! - An id is at most 512 bytes and not empty, a body at most 64 MiB, version and size are below
@@ -67,6 +68,11 @@ impl Collection {
         }
     }
 
+    /// Whether documents have versions.
+    pub fn versioned(self) -> bool {
+        matches!(self, Self::Flows | Self::Clients)
+    }
+
     /// Whether documents are kept in weekly buckets.
     pub fn weekly(self) -> bool {
         matches!(self, Self::Rows | Self::Logs | Self::Buffers | Self::Events)
@@ -121,6 +127,28 @@ pub enum Outcome {
     Exists,
     /// The document itself cannot be stored, and never will: its fault, not the index's.
     Poison(String),
+}
+
+/// A document that is to be removed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Removal {
+    /// Its id.
+    pub id: String,
+    /// Where it is kept; `None` in collections that are not weekly.
+    pub bucket: Option<Bucket>,
+    /// Of a versioned document the highest version that goes; not looked at in other collections.
+    pub version: u64,
+}
+
+impl Removal {
+    /// The removal of a document as it was listed.
+    pub fn of(document: &Document) -> Self {
+        Self {
+            id: document.id.clone(),
+            bucket: document.bucket,
+            version: document.version,
+        }
+    }
 }
 
 /// Which documents to list. Empty conditions match all.
@@ -205,6 +233,15 @@ pub trait Index: Send + Sync {
         org: &str,
         documents: Vec<Document>,
     ) -> Result<Vec<Outcome>, IndexError>;
+
+    /// Removes documents, each unless a higher version of it is there. One that is not there is no
+    /// error. When it fails any of them may be gone: repeat it.
+    async fn remove(
+        &self,
+        collection: Collection,
+        org: &str,
+        removals: Vec<Removal>,
+    ) -> Result<(), IndexError>;
 
     /// One document by id; the bucket must be given in weekly collections (else
     /// [`IndexError::Refused`]).

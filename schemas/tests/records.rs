@@ -148,3 +148,29 @@ fn a_foreign_value_is_refused_with_its_reason() {
         Err(CodecError::Damaged { record: "Tick", .. })
     ));
 }
+
+#[test]
+fn keys_of_the_registry_have_one_writer_each_and_hold_the_generation() {
+    let of = |generation| Header {
+        generation,
+        ..header()
+    };
+    let key = |generation| {
+        ClientKey {
+            header: of(generation),
+            public_key: Bytes::new(),
+        }
+        .name()
+    };
+    let life = |generation| {
+        ClientLife {
+            header: of(generation),
+        }
+        .name()
+    };
+    let names = [key(1), key(2), life(1), life(2)];
+    let distinct: std::collections::BTreeSet<_> = names.iter().collect();
+    assert_eq!(distinct.len(), names.len(), "{names:?}");
+    assert_eq!(key(3), "O1/C.0123456789abcdef/key/3");
+    assert_eq!(life(3), "O1/C.0123456789abcdef/life/3");
+}

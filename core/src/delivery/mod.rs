@@ -10,7 +10,7 @@
 //! task is claimed anew under the same packet_iv.
 
 use crate::ids::ClientKey;
-use nublar_schemas::records::{AskPair, Grant, RequestRef, Tasks};
+use nublar_schemas::records::{AskPair, Grant, Holder, RequestRef, Tasks};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// What delivery goes by, in milliseconds.
@@ -147,8 +147,15 @@ pub enum Act {
         /// What to bring.
         items: Vec<Item>,
     },
-    /// End the poll with nothing: a newer one of the same client has come.
+    /// End the poll with nothing: a newer one of the same client has come, or it was deleted.
     End {
+        /// The client.
+        client: ClientKey,
+        /// The poll.
+        poll: i64,
+    },
+    /// Refuse the poll: it is of a session that is held down.
+    Refuse {
         /// The client.
         client: ClientKey,
         /// The poll.
@@ -200,6 +207,8 @@ struct Held {
     /// Highest attempt that was answered, for which poll, and until when to remember it.
     delivered: BTreeMap<String, (i32, i64, u64)>,
     given: Vec<Given>,
+    /// The one session that may poll, and until when.
+    holder: Option<(Vec<u8>, u64)>,
     /// The questions and cancels of the last answer, and the request that it answered.
     last_errands: (PacketIv, Vec<Item>),
 }
@@ -228,6 +237,15 @@ impl Delivery {
             .values()
             .filter(|held| held.poll.is_some())
             .count()
+    }
+
+    /// Whether a poll of this session is to be refused: another agent of the client's key polls.
+    pub fn refuses(&self, client: &ClientKey, session: &[u8; 16], now: u64) -> bool {
+        let holder = self
+            .clients
+            .get(client)
+            .and_then(|held| held.holder.as_ref());
+        holder.is_some_and(|(holder, until)| now < *until && holder != session)
     }
 
     /// An agent polls. The newest poll of a client wins.
@@ -326,6 +344,24 @@ impl Delivery {
         acts
     }
 
+    /// The client was deleted: what is held for it goes, its poll ends with nothing. What is of
+    /// this generation or a later one stays.
+    pub fn end_life(&mut self, client: &ClientKey, generation: i64) -> Vec<Act> {
+        let is_new = |held: &Held| {
+            let contact = held.contact.as_ref();
+            contact.is_some_and(|contact| contact.generation >= generation)
+        };
+        if self.clients.get(client).is_none_or(is_new) {
+            return Vec::new();
+        }
+        let poll = self.clients.remove(client).and_then(|held| held.poll);
+        let end = poll.map(|poll| Act::End {
+            client: client.clone(),
+            poll: poll.number,
+        });
+        end.into_iter().collect()
+    }
+
     /// An answer did not get through. `maybe_sent`: some of its bytes may have left.
     pub fn failed(
         &mut self,
@@ -401,6 +437,7 @@ impl Delivery {
                 };
                 self.errand(&client, item, now)
             }
+            Tasks::Holder(holder) => self.belongs_to(&client, holder, now),
             Tasks::Withdraw(withdraw) => {
                 if let Some(held) = self.clients.get_mut(&client) {
                     held.offers.remove(&withdraw.flow_id);
@@ -496,6 +533,39 @@ impl Delivery {
         Vec::new()
     }
 
+    /// The client's poll belongs to another session: one that is held ends, and whoever polls next
+    /// checks in.
+    fn belongs_to(&mut self, client: &ClientKey, holder: &Holder, now: u64) -> Vec<Act> {
+        let hold = u64::try_from(holder.hold_ms).unwrap_or(0);
+        if hold > 0 {
+            let held = self.clients.entry(client.clone()).or_default();
+            held.holder = Some((holder.session_key.to_vec(), now + hold));
+        }
+        let Some(held) = self.clients.get_mut(client) else {
+            return Vec::new();
+        };
+        let is_other = |contact: &Contact| holder.session_key != contact.session[..];
+        if !held.contact.as_ref().is_some_and(is_other) {
+            return Vec::new();
+        }
+        let poll = held.poll.as_ref().map(|poll| poll.number);
+        let mut acts = Vec::new();
+        if let Some(poll) = poll {
+            let client = client.clone();
+            acts.push(if hold > 0 {
+                Act::Refuse { client, poll }
+            } else {
+                Act::End { client, poll }
+            });
+        }
+        acts.extend(
+            poll.into_iter()
+                .flat_map(|poll| self.close(client, poll, now)),
+        );
+        self.check_in_failed(client);
+        acts
+    }
+
     fn errand(&mut self, client: &ClientKey, item: Item, now: u64) -> Vec<Act> {
         let held = self.clients.entry(client.clone()).or_default();
         if matches!(item, Item::Table { .. }) {
@@ -573,6 +643,7 @@ impl Delivery {
             held.errands.retain(|(until, _)| *until > now);
             held.delivered.retain(|_, (.., until)| *until > now);
             held.given.retain(|given| given.until > now);
+            held.holder.take_if(|(_, until)| *until <= now);
             let seen = held
                 .contact
                 .as_ref()
@@ -583,6 +654,7 @@ impl Delivery {
                 || !held.errands.is_empty()
                 || !held.delivered.is_empty()
                 || !held.given.is_empty()
+                || held.holder.is_some()
         });
     }
 

@@ -3,7 +3,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
 use super::*;
-use nublar_schemas::records::{Ask, Cancel, Header, Offer, Withdraw};
+use nublar_schemas::records::{Ask, Cancel, Header, Holder, Offer, Withdraw};
 
 fn client() -> ClientKey {
     ClientKey {
@@ -417,4 +417,58 @@ fn a_new_attempt_makes_questions_about_the_older_ones_void() {
     // The next question is about the new attempt.
     m.task(&ask("F.a"), 10_001);
     assert_eq!(answers(&m.on_time(10_100)).len(), 1);
+}
+
+fn holder(session: [u8; 16], hold_ms: i64) -> Tasks {
+    Holder {
+        header: header(),
+        session_key: session.to_vec().into(),
+        hold_ms,
+    }
+    .into()
+}
+
+#[test]
+fn a_poll_of_a_session_that_moved_ends_and_is_told_of_if_it_comes_back() {
+    let mut m = machine();
+    m.open(&client(), poll(1), 0);
+    assert!(m.task(&holder([1; 16], 0), 1).is_empty(), "it is this one");
+    m.task(&grant("F.A", 1, "fe-1", 1), 2);
+    let acts = m.task(&holder([2; 16], 0), 3);
+    let unsent = Act::Unsent {
+        client: client(),
+        flow: "F.A".into(),
+        attempt: 1,
+        poll: 1,
+    };
+    let end = Act::End {
+        client: client(),
+        poll: 1,
+    };
+    assert_eq!(acts, [end, unsent]);
+    assert!(!m.refuses(&client(), &[1; 16], 4));
+    let acts = m.open(&client(), poll(2), 4);
+    assert!(acts.contains(&Act::CheckIn(client())), "{acts:?}");
+}
+
+#[test]
+fn who_is_held_down_is_refused_for_so_long_and_nobody_else() {
+    let mut m = machine();
+    m.open(&client(), poll(1), 0);
+    let refuse = Act::Refuse {
+        client: client(),
+        poll: 1,
+    };
+    assert_eq!(m.task(&holder([2; 16], 1_000), 10), [refuse]);
+    m.sweep(500);
+    assert!(m.refuses(&client(), &[1; 16], 1_009));
+    assert!(m.refuses(&client(), &[3; 16], 1_009));
+    assert!(!m.refuses(&client(), &[2; 16], 1_009));
+    assert!(!m.refuses(&client(), &[1; 16], 1_010));
+    m.sweep(100_000);
+    assert_eq!(m.clients.len(), 0);
+    // One that was deleted holds nobody down.
+    m.task(&holder([2; 16], 1_000), 0);
+    m.end_life(&client(), 2);
+    assert!(!m.refuses(&client(), &[1; 16], 1));
 }

@@ -1,5 +1,6 @@
 //! A client: its contact with us, who it is, and its queue of flows.
 
+use super::clones::{Contact, Sessions};
 use super::flow::{Flow, Origin, Task};
 use super::tables::Told;
 use super::{Fold, Turn, header};
@@ -31,7 +32,7 @@ pub(super) struct Client {
     #[serde(default)]
     pub(super) told: Told,
     #[serde(default)]
-    session_key: Vec<u8>,
+    pub(super) sessions: Sessions,
     /// By the query they come from.
     #[serde(default)]
     pub(super) facts: BTreeMap<String, Facts>,
@@ -50,7 +51,7 @@ impl Client {
             address: String::new(),
             table_version: 0,
             told: Told::default(),
-            session_key: Vec::new(),
+            sessions: Sessions::default(),
             facts: BTreeMap::new(),
             interrogation: None,
             flows: BTreeMap::new(),
@@ -67,7 +68,6 @@ impl Fold {
         let Some(client) = self.clients.get_mut(key) else {
             return;
         };
-        client.generation = check_in.header.generation;
         if client.first_seen_us == 0 {
             client.first_seen_us = check_in.header.at_us;
             turn.outputs.push(super::Output::Notify(
@@ -75,11 +75,17 @@ impl Fold {
             ));
         }
         client.last_seen_us = client.last_seen_us.max(check_in.header.at_us);
+        turn.touch_client(key);
+        let contact = self.contact(turn, key, check_in);
+        let Some(client) = self.clients.get_mut(key) else {
+            return;
+        };
+        if contact == Contact::Refused {
+            return;
+        }
         client.address.clone_from(&check_in.address);
         client.table_version = check_in.table_version;
-        let rekeyed = client.session_key != check_in.session_key;
-        client.session_key = check_in.session_key.to_vec();
-        turn.touch_client(key);
+        let rekeyed = contact == Contact::New;
 
         let mut ask = Vec::new();
         for (id, flow) in &mut client.flows {
@@ -248,6 +254,7 @@ impl Fold {
         };
         let known = client.facts.get(&facts.source);
         if known.is_none_or(|known| *known < new) {
+            client.sessions.host(&new.text, new.at_us);
             client.facts.insert(facts.source.clone(), new);
             turn.touch_client(key);
         }

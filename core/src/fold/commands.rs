@@ -10,6 +10,7 @@ impl Fold {
         let result = match command.kind.as_str() {
             "cancel" => self.cancel(turn, command),
             "setting" => self.setting(turn, command),
+            "delete_client" => self.delete_client(turn, command),
             other => Err(format!("unknown command {other:?}")),
         };
         let (error, body) = match result {

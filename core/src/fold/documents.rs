@@ -173,12 +173,24 @@ pub(super) fn client(key: &ClientKey, client: &Client, version: u64, at_us: i64)
         "last_interrogate_flow_id".to_owned(),
         json!(client.interrogation),
     );
+    body.insert("conflict".to_owned(), client.sessions.conflict());
     Document {
         header: header(key, client.generation, at_us),
         kind: "client".to_owned(),
         id: key.client.to_string(),
         version: version as i64,
         body: Value::Object(body).to_string(),
+    }
+}
+
+/// The end of a client's document, and of all that there is of generations before this one.
+pub(super) fn deleted(key: &ClientKey, generation: i64, version: u64, at_us: i64) -> Document {
+    Document {
+        header: header(key, generation, at_us),
+        kind: "client".to_owned(),
+        id: key.client.to_string(),
+        version: version as i64,
+        body: String::new(),
     }
 }
 
@@ -217,5 +229,29 @@ pub(super) fn enrolment(key: &ClientKey, generation: i64, at_us: i64) -> Notific
         kind: "enrolment".to_owned(),
         subject: key.client.to_string(),
         body: "{}".to_owned(),
+    }
+}
+
+/// Agents of one key take turns: once for each time that begins.
+pub(super) fn conflict(
+    key: &ClientKey,
+    generation: i64,
+    since_us: i64,
+    body: &Value,
+    at_us: i64,
+) -> Notification {
+    let tell = ContentId::of(&[
+        b"client_conflict",
+        key.org.as_str().as_bytes(),
+        &key.client.to_bytes(),
+        &generation.to_le_bytes(),
+        &since_us.to_le_bytes(),
+    ]);
+    Notification {
+        header: header(key, generation, at_us),
+        id: tell.as_bytes().to_vec().into(),
+        kind: "client_conflict".to_owned(),
+        subject: key.client.to_string(),
+        body: body.to_string(),
     }
 }

@@ -145,6 +145,8 @@ pub(super) enum GivenUp {
     MayHaveRun,
     /// Its deadline passed.
     Deadline,
+    /// Its client was deleted.
+    Deleted,
 }
 
 impl Flow {
@@ -308,6 +310,10 @@ impl Flow {
                     text: text.to_owned(),
                 }
             }
+            Some(GivenUp::Deleted) => Verdict::Failed {
+                reason: "deleted",
+                text: "its client was deleted".to_owned(),
+            },
             None if self.forgotten => Verdict::Failed {
                 reason: "lost",
                 text: "the agent lost it, for it was started anew".to_owned(),

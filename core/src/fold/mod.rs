@@ -9,7 +9,9 @@
 //! | `mod` | the state of a partition and the way of one record |
 //! | `client` | a client's contact, queue and interrogation |
 //! | `flow` | one flow: how its task stands with the agent, and how it ends |
+//! | `lives` | deletions: how one generation of a client ends |
 //! | `reports` | statistics, questions and their answers |
+//! | `clones` | agents of one key on several machines |
 //! | `commands` | people's commands |
 //! | `clockwork` | ticks: silence, deadlines, ageing |
 //! | `tables` | which event queries clients run |
@@ -18,9 +20,11 @@
 
 mod client;
 mod clockwork;
+mod clones;
 mod commands;
 mod documents;
 mod flow;
+mod lives;
 mod reports;
 mod snapshot;
 mod tables;
@@ -32,7 +36,7 @@ use crate::ids::{ClientKey, FlowId, OrgId};
 use crate::mac::MacKeys;
 use client::Client;
 use nublar_schemas::records::{
-    Announce, Document, Header, Notifications, RequestRef, Scheduling, Setting, Tasks,
+    Announce, ClientLife, Document, Header, Notifications, RequestRef, Scheduling, Setting, Tasks,
 };
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
@@ -65,6 +69,11 @@ pub struct FoldConfig {
     pub unresponsive_after: u64,
     /// The longest step that one tick may make.
     pub longest_tick: u64,
+    /// A session that comes back after a newer one within this time takes turns with it,
+    /// microseconds.
+    pub turns_us: i64,
+    /// How long the later one of two that take turns is refused, microseconds.
+    pub hold_down_us: i64,
     /// How long an interrogation may take, microseconds.
     pub interrogation_us: i64,
     /// How long a flow is remembered after a sure end, microseconds of wall time.
@@ -91,6 +100,8 @@ impl FoldConfig {
             grace: 60_000,
             unresponsive_after: 300_000,
             longest_tick: 5_000,
+            turns_us: 600_000_000,
+            hold_down_us: 60_000_000,
             interrogation_us: 7 * DAY_US,
             // A wish with a key is told again for a day: it must be known for longer.
             keep_ended_us: DAY_US + HOUR_US,
@@ -125,6 +136,8 @@ pub enum Output {
     Notify(Notifications),
     /// A setting has a new version: `settings`.
     Setting(Setting),
+    /// A generation of a client has ended: `registry`, the partition of its client.
+    Life(ClientLife),
 }
 
 /// The version of a document that a record at this place caused: higher than that of any record
@@ -265,6 +278,10 @@ impl Fold {
         if generation < client.generation {
             self.ignored += 1;
             return;
+        }
+        if generation > client.generation {
+            // Who stamped it has read in the registry that the older one has ended.
+            self.end_life(turn, key, generation);
         }
         match record {
             Scheduling::CheckIn(check_in) => self.check_in(turn, key, check_in),

@@ -13,12 +13,16 @@ use nublar_schemas::records::{
 use prost::Message;
 use serde_json::Value;
 
+mod clones;
+mod lives;
+
 const CLIENT: &str = "C.00000000000000aa";
 
 struct Bench {
     fold: Fold,
     offset: u64,
     at_us: i64,
+    generation: i64,
 }
 
 impl Bench {
@@ -39,13 +43,14 @@ impl Bench {
             fold: Fold::new(Arc::new(config)),
             offset: 0,
             at_us: 1_795_514_940_000_000,
+            generation: 1,
         }
     }
 
     fn header(&self, frontend: &str) -> Header {
         Header {
             client: CLIENT.into(),
-            generation: 1,
+            generation: self.generation,
             at_us: self.at_us,
             frontend: frontend.into(),
             ..Header::default()
@@ -243,6 +248,17 @@ fn grants(outputs: &[Output]) -> usize {
 fn completions(outputs: &[Output]) -> usize {
     let is = |o: &&Output| matches!(o, Output::Notify(Notifications::Notification(n)) if n.kind == "flow_completion");
     outputs.iter().filter(is).count()
+}
+
+fn announce(kind: &str) -> Announce {
+    Announce {
+        header: Header::default(),
+        kind: kind.into(),
+        request: RequestRef::default(),
+        artifacts: vec!["Generic.Client.Info".into()],
+        queries: 1,
+        spec: "{}".into(),
+    }
 }
 
 fn document(outputs: &[Output]) -> Value {
@@ -738,14 +754,7 @@ fn a_new_client_is_interrogated_whichever_comes_first() {
             [],
         ));
         let mut b = Bench::with(config);
-        let announce = Announce {
-            header: Header::default(),
-            kind: "interrogation".into(),
-            request: RequestRef::default(),
-            artifacts: vec!["Generic.Client.Info".into()],
-            queries: 1,
-            spec: "{}".into(),
-        };
+        let announce = announce("interrogation");
         let mut outputs = Vec::new();
         if announce_first {
             outputs.extend(b.apply(announce.clone()));
@@ -849,6 +858,7 @@ fn a_snapshot_goes_on_as_if_nothing_had_happened() {
     assert_eq!(restored.snapshot().unwrap(), body);
     assert_eq!(restored.open, b.fold.open);
     let mut other = Bench {
+        generation: 1,
         fold: restored,
         offset: b.offset,
         at_us: b.at_us,

@@ -2,7 +2,7 @@
 
 use super::files::upload_instance;
 use super::{message_id, week_of, week_of_event};
-use crate::ids::{ClientKey, ContentId, FlowId, Session};
+use crate::ids::{ClientKey, ContentId, FlowId, OrgId, Session};
 use bytes::Bytes;
 use nublar_schemas::agent::{FileBuffer, LogMessage, VeloMessage, VqlResponse};
 use nublar_schemas::records::{AgentMessage, Messages};
@@ -343,9 +343,15 @@ fn without_data(
         return (buffer.encode_to_vec().into(), None);
     }
     let data = std::mem::take(&mut buffer.data);
-    let (org, name) = (key.org.as_str().to_ascii_lowercase(), id.to_string());
-    let org = if org.is_empty() { "root" } else { &org };
-    let object = format!("uploads/{org}/{}/{name}", &name[..2]);
+    let object = object_of(&key.org, &id.to_string());
     buffer.reference.clone_from(&object);
     (buffer.encode_to_vec().into(), Some((object, data)))
+}
+
+/// The key of the object with the data of a buffer's document.
+pub fn object_of(org: &OrgId, document: &str) -> String {
+    let org = org.as_str().to_ascii_lowercase();
+    let org = if org.is_empty() { "root" } else { &org };
+    let folder = document.get(..2).unwrap_or_default();
+    format!("uploads/{org}/{folder}/{document}")
 }

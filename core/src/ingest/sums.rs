@@ -2,7 +2,7 @@
 
 use super::plan::{Collection, Part, Plan};
 use super::seal::SEALS;
-use crate::ids::{ClientKey, ContentId, FlowId};
+use crate::ids::{ContentId, FlowId, Life};
 use nublar_schemas::records::{Header, Stored};
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
@@ -93,9 +93,9 @@ impl FlowSum {
 #[derive(Debug)]
 pub struct Sums {
     group: Group,
-    flows: HashMap<(ClientKey, FlowId), FlowSum>,
+    flows: HashMap<(Life, FlowId), FlowSum>,
     /// Flows that changed since the last [`Sums::report`].
-    changed: BTreeSet<(ClientKey, FlowId)>,
+    changed: BTreeSet<(Life, FlowId)>,
     /// Server time of the assignment: flows that began later have nothing stored before.
     since_us: i64,
     most: usize,
@@ -115,7 +115,7 @@ impl Sums {
 
     /// Flows of the plan of which another worker may have stored something: their documents must
     /// be counted with [`Sums::load`] before the plan is.
-    pub fn unknown(&self, key: &ClientKey, plan: &Plan) -> Vec<FlowId> {
+    pub fn unknown(&self, life: &Life, plan: &Plan) -> Vec<FlowId> {
         const SKEW_US: i64 = 120_000_000;
         let flows: BTreeSet<_> = plan
             .parts
@@ -125,7 +125,7 @@ impl Sums {
             .collect();
         flows
             .into_iter()
-            .filter(|flow| !self.flows.contains_key(&(key.clone(), (*flow).clone())))
+            .filter(|flow| !self.flows.contains_key(&(life.clone(), (*flow).clone())))
             .filter(|flow| {
                 let began = crate::mac::seconds_of(flow)
                     .map_or(0, |seconds| i64::from(seconds) * 1_000_000);
@@ -136,12 +136,12 @@ impl Sums {
     }
 
     /// What is stored of a flow already.
-    pub fn load(&mut self, key: &ClientKey, flow: FlowId, sum: FlowSum) {
-        self.flows.insert((key.clone(), flow), sum);
+    pub fn load(&mut self, life: &Life, flow: FlowId, sum: FlowSum) {
+        self.flows.insert((life.clone(), flow), sum);
     }
 
     /// Counts what was written.
-    pub fn written(&mut self, key: &ClientKey, plan: &Plan) {
+    pub fn written(&mut self, life: &Life, plan: &Plan) {
         for Part {
             collection,
             id,
@@ -153,7 +153,7 @@ impl Sums {
         } in &plan.parts
         {
             let Some(flow) = flow else { continue };
-            let place = (key.clone(), flow.clone());
+            let place = (life.clone(), flow.clone());
             self.flows.entry(place.clone()).or_default().add(
                 *collection,
                 *id,
@@ -164,7 +164,7 @@ impl Sums {
             self.changed.insert(place);
         }
         for flow in &plan.markers {
-            let place = (key.clone(), flow.clone());
+            let place = (life.clone(), flow.clone());
             self.flows.entry(place.clone()).or_default().marker = true;
             self.changed.insert(place);
         }
@@ -179,7 +179,7 @@ impl Sums {
 
     /// Totals of every flow that changed. Nothing that led to them may be marked before they are
     /// acknowledged.
-    pub fn report(&mut self, header: impl Fn(&ClientKey) -> Header) -> Vec<(ClientKey, Stored)> {
+    pub fn report(&mut self, header: impl Fn(&Life) -> Header) -> Vec<(Life, Stored)> {
         let changed = std::mem::take(&mut self.changed);
         let mut stored = Vec::with_capacity(changed.len());
         for place in changed {

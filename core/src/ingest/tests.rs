@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
 use super::*;
+use crate::ids::Life;
 use bytes::Bytes;
 use nublar_schemas::agent::{
     FileBuffer, FlowStats, LogMessage, PathSpec, VeloMessage, VqlRequest, VqlResponse,
@@ -16,6 +17,13 @@ fn key() -> ClientKey {
     ClientKey {
         org: "".parse().unwrap(),
         client: "C.dee8db84e4bcbdf1".parse().unwrap(),
+    }
+}
+
+fn life() -> Life {
+    Life {
+        client: key(),
+        generation: 1,
     }
 }
 
@@ -86,7 +94,7 @@ fn buffer(offset: u64, data: &[u8]) -> VeloMessage {
 
 fn store(sums: &mut Sums, messages: Vec<VeloMessage>) -> Plan {
     let plan = plan(&key(), &record(messages));
-    sums.written(&key(), &plan);
+    sums.written(&life(), &plan);
     plan
 }
 
@@ -167,7 +175,7 @@ fn a_seal_counts_for_nothing_in_a_flows_totals() {
     sum.add(Collection::Buffers, id("eof"), "an upload", 0, 0);
     sum.add(Collection::Buffers, id("seal"), SEALS, 0, 0);
     let mut sums = Sums::new(Group::Uploads, 0, 10);
-    sums.load(&key(), FLOW.parse().unwrap(), sum);
+    sums.load(&life(), FLOW.parse().unwrap(), sum);
     store(&mut sums, vec![marker()]);
     let stored = sums.report(|_| Header::default());
     assert_eq!((stored[0].1.files, stored[0].1.bytes), (1, 0));
@@ -193,6 +201,19 @@ fn large_data_goes_to_an_object_and_names_are_only_data() {
     assert_eq!(plan.parts[0].source, plan.parts[1].source, "one upload");
     let stored = report(&mut sums).unwrap();
     assert_eq!((stored.files, stored.bytes), (1, 100_003));
+}
+
+#[test]
+fn an_agent_names_no_object() {
+    let mut small = buffer(0, b"abc");
+    let named = "snapshots/g00001/p00000/x".to_owned();
+    small.file_buffer.as_mut().unwrap().reference = named;
+    let plan = plan(&key(), &record(vec![small]));
+    let document = FileBuffer::decode(plan.parts[0].body.clone()).unwrap();
+    assert_eq!(
+        (document.reference.as_str(), &document.data[..]),
+        ("", &b"abc"[..])
+    );
 }
 
 #[test]
@@ -336,22 +357,22 @@ fn only_flows_that_may_have_been_here_before_are_counted_anew() {
     let hour = 3_600_000_000;
     assert_eq!(
         Sums::new(Group::Results, began + hour, 9)
-            .unknown(&key(), &one)
+            .unknown(&life(), &one)
             .len(),
         1
     );
     assert_eq!(
         Sums::new(Group::Results, began - hour, 9)
-            .unknown(&key(), &one)
+            .unknown(&life(), &one)
             .len(),
         0
     );
     let mut loaded = Sums::new(Group::Results, began + hour, 9);
     let mut sum = FlowSum::default();
     sum.add(Collection::Rows, one.parts[0].id, "A/S", 0, 1);
-    loaded.load(&key(), FLOW.parse().unwrap(), sum);
-    assert!(loaded.unknown(&key(), &one).is_empty());
-    loaded.written(&key(), &one);
+    loaded.load(&life(), FLOW.parse().unwrap(), sum);
+    assert!(loaded.unknown(&life(), &one).is_empty());
+    loaded.written(&life(), &one);
     assert_eq!(report(&mut loaded).unwrap().rows, 1);
 }
 

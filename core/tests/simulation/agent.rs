@@ -1,10 +1,11 @@
 //! What a real agent does: polls, runs what it is given, sends and sends again, forgets at a start.
 
 use crate::frontend::{Body, Frontend};
+use crate::registry::Entry;
 use crate::world::World;
 use bytes::Bytes;
 use nublar_core::delivery::PacketIv;
-use nublar_core::ids::{ClientId, ClientKey, OrgId};
+use nublar_core::ids::{ClientId, ClientKey, Life, OrgId};
 use nublar_schemas::agent::{
     FileBuffer, FlowStats, PathSpec, VeloMessage, VeloStatus, VqlRequest, VqlResponse,
     velo_status::ReturnedStatus,
@@ -51,8 +52,8 @@ pub struct Agent {
     /// The request of the poll, and how often it may still be repeated.
     pub packet_iv: PacketIv,
     repeats: usize,
-    /// Every message that was answered 200, for the end.
-    pub committed: Vec<Sent>,
+    /// Every message that was answered 200, and under which generation, for the end.
+    pub committed: Vec<(i64, Sent)>,
     /// Runs per flow over the agent's whole life.
     runs: BTreeMap<String, u32>,
     counter: u64,
@@ -140,13 +141,22 @@ impl Agent {
         let frontend = world.dice.below(world.frontends.len());
         if !world.agents[n].enrolled {
             // 406, the CSR, and the registry at one frontend; the next contact may be at another.
-            world.log.registry.push(world.agents[n].key.clone());
+            let client = world.agents[n].key.clone();
+            let now = world.generation(&client);
+            // The frontend may have read the registry just before a deletion.
+            let generation = if now > 1 && world.mishap(20) {
+                now - 1
+            } else {
+                now
+            };
+            let life = Life { client, generation };
+            world.log.registry.push(Entry::Key(life));
             world.agents[n].enrolled = true;
             return;
         }
         world.agents[n].ask_again_or_anew();
         Self::poll(world, n, frontend);
-        if world.mishap(6) {
+        if world.mishap(6) && world.agents[n].enrolled {
             // A proxy repeats it at another frontend, and passes one of the answers on.
             Self::poll(world, n, 1 - frontend);
         }
@@ -174,6 +184,16 @@ impl Agent {
         agent.poll.push((frontend, number));
         agent.polled_at = world.now;
         Frontend::poll(world, frontend, n, number);
+    }
+
+    /// A poll is answered 406: the agent will enrol.
+    pub fn unknown(world: &mut World, n: usize, frontend: usize, number: i64) {
+        let agent = &mut world.agents[n];
+        if !agent.poll.contains(&(frontend, number)) {
+            return;
+        }
+        agent.poll.clear();
+        (agent.repeats, agent.enrolled) = (0, false);
     }
 
     /// The poll broke off before anything of its answer came.
@@ -215,8 +235,16 @@ impl Agent {
             .push(crate::frontend::Post::new(body));
     }
 
-    /// The answer to a POST. A 406 commits what it held as well.
-    pub fn answered(world: &mut World, n: usize, frontend: usize, number: u64, status: u16) {
+    /// The answer to a POST, taken under a generation of the client. A 406 commits what it held as
+    /// well.
+    pub fn answered(
+        world: &mut World,
+        n: usize,
+        frontend: usize,
+        number: u64,
+        status: u16,
+        generation: i64,
+    ) {
         let agent = &mut world.agents[n];
         let Some((at, of, urgent, take)) = agent.post else {
             return;
@@ -235,9 +263,19 @@ impl Agent {
         };
         let gone: Vec<_> = queue.drain(..take).collect();
         if status == 200 {
-            agent.committed.extend(gone);
-        } else if agent.enrolled {
-            let client = agent.key.client;
+            // What was never given to it in this generation was refused alone.
+            let own = |sent: &Sent| {
+                let flow = sent.session.parse();
+                flow.is_ok_and(|flow| world.keys.made_for(&flow, &agent.key, generation))
+            };
+            let own = gone.into_iter().filter(own);
+            agent.committed.extend(own.map(|sent| (generation, sent)));
+            return;
+        }
+        agent.enrolled = false;
+        let client = agent.key.clone();
+        let registry = &world.log.registry;
+        if registry.registered(registry.len(), &client).is_some() {
             world.violation(format!("a 406 to registered {client}"));
         }
     }

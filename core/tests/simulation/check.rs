@@ -1,7 +1,8 @@
 //! What must hold at the end of every seed.
 
 use crate::world::{Violation, World};
-use nublar_core::ingest::{Collection, message_id};
+use nublar_core::ids::{ClientKey, FlowId, Life};
+use nublar_core::ingest::{Collection, message_id, plan};
 use nublar_schemas::agent::VeloMessage;
 use nublar_schemas::records::Notifications;
 use prost::Message;
@@ -9,7 +10,8 @@ use serde_json::Value;
 use std::collections::BTreeMap;
 
 fn document(world: &World, flow: &str) -> Option<Value> {
-    let client = &world.agents[*world.truth.flows.get(flow)?].key.client;
+    let (agent, _) = world.truth.flows.get(flow)?;
+    let client = &world.agents[*agent].key.client;
     let document = world.index.documents.get(&format!("{client}/{flow}"))?;
     serde_json::from_str(&document.body).ok()
 }
@@ -18,12 +20,21 @@ pub fn state(world: &World, flow: &str) -> Option<String> {
     Some(document(world, flow)?["state"].as_str()?.to_owned())
 }
 
+/// The flows of clients that are not deleted.
+pub fn of_the_living(world: &World) -> Vec<String> {
+    let lives = |of: &(usize, i64)| world.generation(&world.agents[of.0].key) == of.1;
+    let flows = world.truth.flows.iter().filter(|(_, of)| lives(of));
+    flows.map(|(flow, _)| flow.clone()).collect()
+}
+
 /// How many flows finished, or what is wrong.
 pub fn at_the_end(world: &World) -> Result<usize, Violation> {
     committed_is_stored(world)?;
     announced_once(world)?;
+    deleted_stays_deleted(world)?;
+    index_is_the_topics(world)?;
     let mut finished = 0;
-    for flow in world.truth.flows.keys() {
+    for flow in &of_the_living(world) {
         let document = document(world, flow).ok_or_else(|| format!("{flow} has no document"))?;
         match document["state"].as_str() {
             Some("FINISHED") => {
@@ -57,12 +68,16 @@ pub fn at_the_end(world: &World) -> Result<usize, Violation> {
 /// Everything that an agent was told is safe is stored, once.
 fn committed_is_stored(world: &World) -> Result<(), Violation> {
     for agent in &world.agents {
-        for sent in &agent.committed {
+        for (generation, sent) in &agent.committed {
             let message = VeloMessage::decode(sent.bytes.clone()).unwrap();
             if message.vql_response.is_none() && message.file_buffer.is_none() {
                 continue;
             }
-            let id = message_id(&agent.key, 1, &sent.session, &sent.bytes).to_string();
+            let now = world.generation(&agent.key);
+            if *generation != now {
+                continue;
+            }
+            let id = message_id(&agent.key, now, &sent.session, &sent.bytes).to_string();
             if !world.index.parts.contains_key(&id) {
                 return Err(format!(
                     "a message of {} was answered 200 and is not stored",
@@ -81,6 +96,7 @@ fn whole(world: &World, flow: &str, document: &Value) -> Result<(), Violation> {
             .index
             .parts
             .values()
+            .map(|(_, part)| part)
             .filter(|part| part.flow.as_ref().is_some_and(|id| id.as_str() == flow));
         parts
             .filter(|part| part.collection == of)
@@ -117,8 +133,13 @@ fn announced_once(world: &World) -> Result<(), Violation> {
             completions.entry(&news.subject).or_default().push(news);
         }
     }
+    let living = of_the_living(world);
     for flow in world.truth.flows.keys() {
         let Some(told) = completions.get(flow.as_str()) else {
+            if !living.contains(flow) {
+                // It was asked for in the moment of the deletion.
+                continue;
+            }
             return Err(format!(
                 "{flow} was never announced: {:?}",
                 document(world, flow).map(|d| d["status"].clone())
@@ -134,14 +155,78 @@ fn announced_once(world: &World) -> Result<(), Violation> {
     Ok(())
 }
 
+/// Of a generation that was deleted nothing is left, and nothing of it stands in a later one.
+fn deleted_stays_deleted(world: &World) -> Result<(), Violation> {
+    for life in &world.truth.deleted {
+        if world.generation(&life.client) <= life.generation {
+            return Err(format!("{life:?} was deleted and lives"));
+        }
+    }
+    for (life, part) in world.index.parts.values() {
+        if life.generation < world.generation(&life.client) {
+            return Err(format!("{life:?} was deleted, and {} is stored", part.id));
+        }
+        let own = |flow: &FlowId| world.keys.made_for(flow, &life.client, life.generation);
+        if !part.flow.as_ref().is_some_and(own) {
+            return Err(format!("{:?} is stored under {life:?}", part.flow));
+        }
+    }
+    for document in world.index.documents.values() {
+        let life = Life::of(&document.header).unwrap();
+        if life.generation < world.generation(&life.client) {
+            return Err(format!(
+                "{life:?} was deleted, and {} is shown",
+                document.id
+            ));
+        }
+        let flow = document
+            .id
+            .split_once('/')
+            .map(|(_, flow)| flow.parse::<FlowId>());
+        if let Some(flow) = flow
+            && !world
+                .keys
+                .made_for(&flow.unwrap(), &life.client, life.generation)
+        {
+            return Err(format!("{} is shown under {life:?}", document.id));
+        }
+    }
+    Ok(())
+}
+
+/// Whoever reads the topics from their beginning, with the registry as it is now, stores the same.
+fn index_is_the_topics(world: &World) -> Result<(), Violation> {
+    let mut rebuilt = BTreeMap::new();
+    for record in world.log.results.iter().chain(&world.log.uploads) {
+        let life = Life::of(&record.header).unwrap();
+        if life.generation < world.generation(&life.client) {
+            continue;
+        }
+        let parts = plan(&life.client, record).parts;
+        rebuilt.extend(parts.into_iter().map(|part| (part.id.to_string(), part)));
+    }
+    let stored = world.index.parts.iter().map(|(id, (_, part))| (id, part));
+    if !stored.eq(rebuilt.iter()) {
+        return Err("the index holds other messages than the topics".to_owned());
+    }
+    Ok(())
+}
+
 /// Rebuilt from the topic by the highest version, the documents are the same.
 fn projection_is_the_topic(world: &World) -> Result<(), Violation> {
     let mut rebuilt: BTreeMap<&str, &nublar_schemas::records::Document> = BTreeMap::new();
-    for document in &world.log.state {
+    let is_deleted = |document: &nublar_schemas::records::Document| {
+        let key = ClientKey::of(&document.header).unwrap();
+        document.body.is_empty() || document.header.generation < world.generation(&key)
+    };
+    for document in world.log.state.iter().filter(|one| !is_deleted(one)) {
         let known = rebuilt.entry(&document.id).or_insert(document);
         if document.version >= known.version {
             *known = document;
         }
+    }
+    if rebuilt.len() != world.index.documents.len() {
+        return Err("the index holds other documents than the topic".to_owned());
     }
     for (id, document) in &world.index.documents {
         if rebuilt

@@ -31,10 +31,16 @@ pub enum Fault {
     RepeatOfAnything,
     /// Rows before the sign of life.
     LifeAfterRows,
+    /// A worker that stores whatever generation comes.
+    AnyGeneration,
+    /// A worker that looks at generations before it writes, and not again before it marks.
+    MarkWithoutLook,
+    /// A fold that takes records of any generation for the client's.
+    FoldAnyGeneration,
 }
 
 impl Fault {
-    pub const ALL: [Self; 12] = [
+    pub const ALL: [Self; 15] = [
         Self::MarkBeforeWrite,
         Self::FoldWithClock,
         Self::DeliverBeforeGrant,
@@ -47,12 +53,16 @@ impl Fault {
         Self::TwoDocuments,
         Self::RepeatOfAnything,
         Self::LifeAfterRows,
+        Self::AnyGeneration,
+        Self::MarkWithoutLook,
+        Self::FoldAnyGeneration,
     ];
 }
 
 /// Rewrites each one-off id to that of the flow's newest attempt, as if attempts were not told apart.
 pub fn for_any_attempt(world: &World, seen: &mut FlowStatsSeen) {
     let key = ClientKey::of(&seen.header).unwrap();
+    let seen_generation = seen.header.generation;
     let once = |flow: &str, attempt: i32| {
         let id: FlowId = flow.parse().unwrap();
         let hash = ContentId::of(&[b"once", flow.as_bytes(), &attempt.to_le_bytes()]);
@@ -62,7 +72,7 @@ pub fn for_any_attempt(world: &World, seen: &mut FlowStatsSeen) {
             .keys
             .flow_id(
                 &key,
-                1,
+                seen_generation,
                 i64::from(seconds_of(&id).unwrap()) * 1_000_000,
                 tell,
             )

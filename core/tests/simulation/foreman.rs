@@ -1,9 +1,10 @@
 //! Foremen around one fold: one owns the partition, those it was taken from may still write.
 
 use crate::faults::Fault;
+use crate::registry::Entry;
 use crate::world::{Log, World};
 use nublar_core::fold::{Fold, FoldConfig, LOGIC, Output, version};
-use nublar_core::ids::ClientKey;
+use nublar_core::ids::{ClientKey, Life};
 use nublar_schemas::records::{Header, Notification, Scheduling, Tick};
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -192,23 +193,22 @@ fn put_out(world: &mut World, output: Output) {
     match output {
         Output::Task(task) => world.log.tasks.push(task),
         Output::State(document) => {
-            let id = document.id.clone();
-            let newest = world
-                .index
-                .documents
-                .get(&id)
-                .map_or(0, |known| known.version);
-            if document.version == newest {
-                let known = &world.index.documents[&id];
-                if known.body != document.body {
-                    world.violation(format!("two documents of {id} from one cause"));
-                }
-            }
-            // A reader of a compacted topic would find the last, not the highest.
-            if document.version >= newest || world.fault == Some(Fault::TrustCompaction) {
-                world.index.documents.insert(id, document.clone());
+            let mut others = world.log.state.iter();
+            let same = |other: &&nublar_schemas::records::Document| {
+                other.id == document.id && other.version == document.version
+            };
+            if others
+                .find(same)
+                .is_some_and(|other| other.body != document.body)
+            {
+                let id = &document.id;
+                world.violation(format!("two documents of {id} from one cause"));
             }
             world.log.state.push(document);
+        }
+        Output::Life(life) => {
+            let life = Life::of(&life.header).unwrap();
+            world.log.registry.push(Entry::Life(life));
         }
         Output::Notify(news) => world.log.news.push(news),
         Output::Setting(_) => {}
@@ -226,6 +226,20 @@ fn disturb(world: &mut World, record: Scheduling) -> Scheduling {
                 Scheduling::FlowStatsSeen(seen) => seen.header.at_us = now,
                 Scheduling::Stored(stored) => stored.header.at_us = now,
                 _ => {}
+            }
+            record
+        }
+        (Some(Fault::FoldAnyGeneration), mut record) => {
+            let stamped = match &mut record {
+                Scheduling::CheckIn(of) => Some(&mut of.header),
+                Scheduling::FlowStatsSeen(of) => Some(&mut of.header),
+                Scheduling::Stored(of) => Some(&mut of.header),
+                _ => None,
+            };
+            if let Some(header) = stamped
+                && let Ok(key) = ClientKey::of(header)
+            {
+                header.generation = world.generation(&key).max(header.generation);
             }
             record
         }

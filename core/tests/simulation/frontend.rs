@@ -30,6 +30,7 @@ enum Append {
 /// A POST that is being worked on.
 pub struct Post {
     body: Body,
+    generation: i64,
     appends: Option<VecDeque<Append>>,
 }
 
@@ -37,9 +38,19 @@ impl Post {
     pub fn new(body: Body) -> Self {
         Self {
             body,
+            generation: 1,
             appends: None,
         }
     }
+}
+
+/// A poll that is held.
+#[derive(Clone)]
+struct Open {
+    client: ClientKey,
+    agent: usize,
+    number: i64,
+    generation: i64,
 }
 
 pub struct Frontend {
@@ -50,8 +61,9 @@ pub struct Frontend {
     next: usize,
     known: usize,
     pub posts: Vec<Post>,
-    pending: VecDeque<Act>,
-    polls: Vec<(ClientKey, usize, i64)>,
+    /// With the generation that they are stamped with.
+    pending: VecDeque<(Act, i64)>,
+    polls: Vec<Open>,
 }
 
 impl Frontend {
@@ -93,21 +105,45 @@ impl Frontend {
         if frontend.next == usize::MAX {
             frontend.next = world.log.tasks.len();
         }
-        frontend.known = frontend.known.max(if world.dice.percent(60) {
-            world.log.registry.len()
-        } else {
-            0
-        });
+        if world.dice.percent(60) {
+            Self::read_registry(world, n);
+        }
         match world.dice.below(3) {
             0 => Self::read_task(world, n),
             1 => Self::act(world, n),
             _ => Self::go_on_with_a_post(world, n),
         }
+        // Nothing but answers.
         let acts = world.frontends[n].delivery.on_time(world.now);
-        Self::queue(world, n, acts);
+        Self::queue(world, n, acts, 1);
     }
 
-    fn queue(world: &mut World, n: usize, acts: Vec<Act>) {
+    /// Reads the registry to its end: whoever was deleted is forgotten.
+    fn read_registry(world: &mut World, n: usize) {
+        let (from, to) = (world.frontends[n].known, world.log.registry.len());
+        world.frontends[n].known = to;
+        for life in world.log.registry.begun(from, to) {
+            let acts = world.frontends[n]
+                .delivery
+                .end_life(&life.client, life.generation);
+            Self::queue(world, n, acts, life.generation);
+        }
+    }
+
+    /// The generation under which a client is known here; none when it is told to enrol, which
+    /// nobody is in doubt.
+    fn known(world: &mut World, n: usize, client: &ClientKey) -> Option<i64> {
+        let known = world.frontends[n].known;
+        let registered = world.log.registry.registered(known, client);
+        if registered.is_some() || world.fault == Some(Fault::RefuseInDoubt) {
+            return registered;
+        }
+        Self::read_registry(world, n);
+        let known = world.frontends[n].known;
+        world.log.registry.registered(known, client)
+    }
+
+    fn queue(world: &mut World, n: usize, acts: Vec<Act>, generation: i64) {
         for act in acts {
             match act {
                 Act::Answer {
@@ -115,8 +151,10 @@ impl Frontend {
                     poll,
                     items,
                 } => Self::answer(world, n, &client, poll, items),
-                Act::End { client, poll } => Self::hand_over(world, n, &client, poll, Vec::new()),
-                other => world.frontends[n].pending.push_back(other),
+                Act::End { client, poll } | Act::Refuse { client, poll } => {
+                    Self::hand_over(world, n, &client, poll, Vec::new())
+                }
+                other => world.frontends[n].pending.push_back((other, generation)),
             }
         }
     }
@@ -126,71 +164,82 @@ impl Frontend {
             return;
         };
         world.frontends[n].next += 1;
+        let generation = task.header().generation;
+        let known = world.frontends[n].known;
+        let client = ClientKey::of(task.header()).unwrap();
+        if world.log.registry.generation(known, &client) > generation {
+            return;
+        }
         if let (Some(Fault::DeliverBeforeGrant), Tasks::Offer(offer)) = (world.fault, &task) {
-            let key = ClientKey::of(&offer.header).unwrap();
-            let open = world.frontends[n]
-                .polls
-                .iter()
-                .find(|(client, _, _)| *client == key)
-                .cloned();
-            if let Some((client, agent, poll)) = open {
-                Agent::given(
-                    world,
-                    agent,
-                    n,
-                    poll,
-                    vec![Given::Run(offer.flow_id.clone())],
-                );
-                let acts = world.frontends[n].delivery.close(&client, poll, world.now);
-                Self::queue(world, n, acts);
+            let open = world.frontends[n].polls.iter();
+            let open = open.clone().find(|open| open.client == client).cloned();
+            if let Some(Open { agent, number, .. }) = open {
+                let run = Given::Run(offer.flow_id.clone());
+                Agent::given(world, agent, n, number, vec![run]);
+                let acts = world.frontends[n]
+                    .delivery
+                    .close(&client, number, world.now);
+                Self::queue(world, n, acts, generation);
             }
         }
         let acts = world.frontends[n].delivery.task(&task, world.now);
-        Self::queue(world, n, acts);
+        Self::queue(world, n, acts, generation);
     }
 
     /// An agent polls. With another poll of its own still open, the older one ends.
     pub fn poll(world: &mut World, n: usize, agent: usize, number: i64) {
         let key = world.agents[agent].key.clone();
+        let Some(generation) = Self::known(world, n, &key) else {
+            return Agent::unknown(world, agent, n, number);
+        };
         let poll = Poll {
             number,
             session: world.agents[agent].session,
             table_version: 0,
-            generation: 1,
+            generation,
             packet_iv: if world.fault == Some(Fault::RepeatOfAnything) {
                 [1; 16]
             } else {
                 world.agents[agent].packet_iv
             },
         };
-        world.frontends[n]
-            .polls
-            .retain(|(client, _, _)| *client != key);
-        world.frontends[n].polls.push((key.clone(), agent, number));
+        world.frontends[n].polls.retain(|open| open.client != key);
+        world.frontends[n].polls.push(Open {
+            client: key.clone(),
+            agent,
+            number,
+            generation,
+        });
         let acts = world.frontends[n].delivery.open(&key, poll, world.now);
-        Self::queue(world, n, acts);
+        Self::queue(world, n, acts, generation);
         if world.mishap(10) {
             // The agent leaves at once, and it is seen.
-            world.frontends[n]
-                .polls
-                .retain(|(client, _, _)| *client != key);
+            world.frontends[n].polls.retain(|open| open.client != key);
             let acts = world.frontends[n].delivery.close(&key, number, world.now);
             Self::hand_over(world, n, &key, number, Vec::new());
-            Self::queue(world, n, acts);
+            Self::queue(world, n, acts, generation);
         }
     }
 
     /// The time of a poll is over: it ends with nothing.
     pub fn end_poll(world: &mut World, n: usize, agent: usize, number: i64) {
         let key = world.agents[agent].key.clone();
+        let generation = Self::generation_of(world, n, &key, number);
         world.frontends[n]
             .polls
-            .retain(|(client, _, of)| *client != key || *of != number);
+            .retain(|open| open.client != key || open.number != number);
         let acts = world.frontends[n].delivery.close(&key, number, world.now);
-        Self::queue(world, n, acts);
+        Self::queue(world, n, acts, generation);
+    }
+
+    fn generation_of(world: &World, n: usize, client: &ClientKey, number: i64) -> i64 {
+        let polls = world.frontends[n].polls.iter();
+        let mut open = polls.filter(|open| open.client == *client && open.number == number);
+        open.next().map_or(1, |open| open.generation)
     }
 
     fn answer(world: &mut World, n: usize, client: &ClientKey, poll: i64, items: Vec<Item>) {
+        let generation = Self::generation_of(world, n, client, poll);
         let unsure = world.mishap(8);
         let unsent = !unsure && world.mishap(6);
         let arrives = if unsure {
@@ -224,14 +273,14 @@ impl Frontend {
             let acts = world.frontends[n]
                 .delivery
                 .failed(client, poll, items, unsure, world.now);
-            Self::queue(world, n, acts);
+            Self::queue(world, n, acts, generation);
         }
     }
 
     fn hand_over(world: &mut World, n: usize, client: &ClientKey, poll: i64, given: Vec<Given>) {
         world.frontends[n]
             .polls
-            .retain(|(known, _, number)| known != client || *number != poll);
+            .retain(|open| open.client != *client || open.number != poll);
         if let Some(agent) = world.agents.iter().position(|agent| agent.key == *client) {
             Agent::given(world, agent, n, poll, given);
         }
@@ -239,7 +288,7 @@ impl Frontend {
 
     /// Appends one record that delivery wants.
     fn act(world: &mut World, n: usize) {
-        let Some(act) = world.frontends[n].pending.pop_front() else {
+        let Some((act, generation)) = world.frontends[n].pending.pop_front() else {
             return;
         };
         let name = world.frontends[n].name();
@@ -247,7 +296,7 @@ impl Frontend {
         let happened = !failed || world.dice.percent(50);
         let (key, record): (_, Scheduling) = match &act {
             Act::CheckIn(client) => {
-                let header = world.header(client, &name);
+                let header = world.header(client, generation, &name);
                 let agent = world
                     .agents
                     .iter()
@@ -272,7 +321,7 @@ impl Frontend {
                 poll,
                 packet_iv,
             } => {
-                let header = world.header(client, &name);
+                let header = world.header(client, generation, &name);
                 (
                     client,
                     Claim {
@@ -291,7 +340,7 @@ impl Frontend {
                 attempt,
                 poll,
             } => {
-                let header = world.header(client, &name);
+                let header = world.header(client, generation, &name);
                 (
                     client,
                     Unsent {
@@ -309,7 +358,7 @@ impl Frontend {
                 attempt,
                 poll,
             } => {
-                let header = world.header(client, &name);
+                let header = world.header(client, generation, &name);
                 (
                     client,
                     Unsure {
@@ -321,7 +370,9 @@ impl Frontend {
                     .into(),
                 )
             }
-            Act::Answer { .. } | Act::End { .. } => unreachable!("done at once"),
+            Act::Answer { .. } | Act::End { .. } | Act::Refuse { .. } => {
+                unreachable!("done at once")
+            }
         };
         if happened {
             world.log.scheduling.push(record);
@@ -330,7 +381,7 @@ impl Frontend {
             match &act {
                 Act::CheckIn(_) => world.frontends[n].delivery.check_in_failed(&key.clone()),
                 Act::Claim { .. } => {}
-                _ => world.frontends[n].pending.push_back(act),
+                _ => world.frontends[n].pending.push_back((act, generation)),
             }
         }
     }
@@ -344,23 +395,40 @@ impl Frontend {
         let (agent, number) = (post.body.agent, post.body.number);
         if post.appends.is_none() {
             let key = world.agents[agent].key.clone();
-            let registered = world.log.registry[..world.frontends[n].known].contains(&key);
-            if !registered {
-                if world.fault == Some(Fault::RefuseInDoubt) {
-                    return Agent::answered(world, agent, n, number, 406);
-                }
-                // Read the registry to its end: nothing is refused in doubt.
-                world.frontends[n].known = world.log.registry.len();
+            let Some(mut generation) = Self::known(world, n, &key) else {
+                return Agent::answered(world, agent, n, number, 406, 1);
+            };
+            let own = |world: &World, generation, sent: &Sent| {
+                let flow = sent.session.parse().unwrap();
+                world.keys.made_for(&flow, &key, generation)
+            };
+            if !post
+                .body
+                .messages
+                .iter()
+                .all(|sent| own(world, generation, sent))
+            {
+                // They may be of a generation that is not known here yet.
+                Self::read_registry(world, n);
+                let Some(now) = Self::known(world, n, &key) else {
+                    return Agent::answered(world, agent, n, number, 406, 1);
+                };
+                generation = now;
+                // What is foreign all the same is refused alone.
+                post.body
+                    .messages
+                    .retain(|sent| own(world, generation, sent));
             }
             let name = world.frontends[n].name();
-            post.appends = Some(cut(world, &key, &name, &post.body));
+            post.generation = generation;
+            post.appends = Some(cut(world, &key, generation, &name, &post.body));
         }
         let Some(appends) = &mut post.appends else {
             return;
         };
         let Some(append) = appends.pop_front() else {
             if !world.mishap(12) {
-                Agent::answered(world, agent, n, number, 200);
+                Agent::answered(world, agent, n, number, 200, post.generation);
             } else if world.agents[agent].key.client.to_bytes()[7] > 0 {
                 lose_answer(world, agent, n, number);
             }
@@ -381,7 +449,7 @@ impl Frontend {
             }
         }
         if failed {
-            Agent::answered(world, agent, n, number, 503);
+            Agent::answered(world, agent, n, number, 503, 1);
         } else {
             world.frontends[n].posts.push(post);
         }
@@ -390,7 +458,7 @@ impl Frontend {
 
 /// The agent never sees the answer and sends the same again.
 fn lose_answer(world: &mut World, agent: usize, frontend: usize, number: u64) {
-    Agent::answered(world, agent, frontend, number, 503);
+    Agent::answered(world, agent, frontend, number, 503, 1);
 }
 
 /// Something of these flows is durable: they must not be sent again.
@@ -401,8 +469,14 @@ fn note_life(world: &mut World, record: &Messages) {
 
 /// First that these flows are alive, then rows and logs, buffers, and at last what `scheduling`
 /// learns of them.
-fn cut(world: &World, key: &ClientKey, name: &str, body: &Body) -> VecDeque<Append> {
-    let header = world.header(key, name);
+fn cut(
+    world: &World,
+    key: &ClientKey,
+    generation: i64,
+    name: &str,
+    body: &Body,
+) -> VecDeque<Append> {
+    let header = world.header(key, generation, name);
     let (mut results, mut uploads, mut stats) = (Vec::new(), Vec::new(), Vec::new());
     let mut alive: Vec<SeenStats> = Vec::new();
     for sent in &body.messages {

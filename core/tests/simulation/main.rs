@@ -10,6 +10,8 @@
 //! | `frontend` | POSTs and polls around `delivery` |
 //! | `worker` | records to documents around `ingest` |
 //! | `foreman` | takeovers around `fold` |
+//! | `projection` | the foreman's documents, and removals |
+//! | `registry` | who is enrolled, and whose generations have ended |
 //! | `check` | what must hold |
 //! | `faults` | planted faults that must be caught |
 
@@ -20,6 +22,8 @@ mod check;
 mod faults;
 mod foreman;
 mod frontend;
+mod projection;
+mod registry;
 mod worker;
 mod world;
 
@@ -52,7 +56,7 @@ fn no_order_of_events_breaks_a_promise() {
 #[test]
 fn every_planted_fault_is_caught() {
     for fault in Fault::ALL {
-        let caught = (0..2_000).find_map(|seed| {
+        let caught = (0..10_000).find_map(|seed| {
             World::run(seed, Some(fault))
                 .err()
                 .map(|violation| (seed, violation))

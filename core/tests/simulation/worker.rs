@@ -2,9 +2,10 @@
 
 use crate::faults::Fault;
 use crate::world::{Log, World};
-use nublar_core::ids::ClientKey;
+use nublar_core::ids::Life;
 use nublar_core::ingest::{FlowSum, Group, Plan, Sums, plan};
 use nublar_schemas::records::Messages;
+use std::collections::BTreeSet;
 
 pub struct Worker {
     group: Group,
@@ -13,7 +14,11 @@ pub struct Worker {
     next: usize,
     sums: Sums,
     /// A record whose documents are being written.
-    writing: Option<(ClientKey, Plan, usize)>,
+    writing: Option<(Life, Plan, usize)>,
+    /// How much of the registry was read.
+    known: usize,
+    /// Of whom something was written since the mark.
+    touched: BTreeSet<Life>,
     reported_ms: u64,
 }
 
@@ -25,6 +30,8 @@ impl Worker {
             next: 0,
             sums: Sums::new(group, i64::MAX / 2, 4),
             writing: None,
+            known: 0,
+            touched: BTreeSet::new(),
             reported_ms: 0,
         }
     }
@@ -54,6 +61,9 @@ impl Worker {
         if world.index.off {
             return;
         }
+        if world.dice.percent(50) {
+            world.workers[n].known = world.log.registry.len();
+        }
         if world.workers[n].writing.is_some() {
             return Self::write_one(world, n);
         }
@@ -65,9 +75,19 @@ impl Worker {
         let Some(record) = worker.records(&world.log).get(worker.next).cloned() else {
             return;
         };
-        let key = ClientKey::of(&record.header).unwrap();
-        let mut planned = plan(&key, &record);
+        let life = Life::of(&record.header).unwrap();
+        let mut planned = plan(&life.client, &record);
         assert!(planned.refused.is_empty());
+        let known = world.workers[n].known;
+        let ignores = world.fault == Some(Fault::AnyGeneration);
+        if world.log.registry.has_ended(known, &life) && !ignores {
+            // Put aside; what another worker wrote of it is taken back.
+            for part in &planned.parts {
+                world.index.parts.remove(&part.id.to_string());
+            }
+            world.workers[n].next += 1;
+            return;
+        }
         if world.fault == Some(Fault::IdWithoutContent) {
             for part in &mut planned.parts {
                 let flow = part.flow.clone().unwrap().to_string();
@@ -77,13 +97,14 @@ impl Worker {
                 ]);
             }
         }
-        for flow in world.workers[n].sums.unknown(&key, &planned) {
+        for flow in world.workers[n].sums.unknown(&life, &planned) {
             let mut sum = FlowSum::default();
             let collections = world.workers[n].group.collections();
             let of_flow = |part: &&nublar_core::ingest::Part| {
                 part.flow.as_ref() == Some(&flow) && collections.contains(&part.collection)
             };
-            for part in world.index.parts.values().filter(of_flow) {
+            let parts = world.index.parts.values().filter(|(of, _)| *of == life);
+            for part in parts.map(|(_, part)| part).filter(of_flow) {
                 sum.add(
                     part.collection,
                     part.id,
@@ -92,16 +113,16 @@ impl Worker {
                     part.size,
                 );
             }
-            world.workers[n].sums.load(&key, flow, sum);
+            world.workers[n].sums.load(&life, flow, sum);
         }
-        world.workers[n].writing = Some((key, planned, 0));
+        world.workers[n].writing = Some((life, planned, 0));
         if world.fault == Some(Fault::MarkBeforeWrite) {
             world.workers[n].mark = world.workers[n].next + 1;
         }
     }
 
     fn write_one(world: &mut World, n: usize) {
-        let Some((key, planned, at)) = world.workers[n].writing.take() else {
+        let Some((life, planned, at)) = world.workers[n].writing.take() else {
             return;
         };
         if let Some(part) = planned.parts.get(at) {
@@ -109,28 +130,47 @@ impl Worker {
                 .index
                 .parts
                 .entry(part.id.to_string())
-                .or_insert_with(|| part.clone());
-            world.workers[n].writing = Some((key, planned, at + 1));
+                .or_insert_with(|| (life.clone(), part.clone()));
+            world.workers[n].touched.insert(life.clone());
+            world.workers[n].writing = Some((life, planned, at + 1));
         } else {
-            world.workers[n].sums.written(&key, &planned);
+            world.workers[n].sums.written(&life, &planned);
             world.workers[n].next += 1;
         }
     }
 
     fn report(world: &mut World, n: usize) {
         world.workers[n].reported_ms = world.now;
-        let header = world.header(&world.agents[0].key.clone(), "worker");
+        let at_us = world.wall_us();
         let reports = world.workers[n]
             .sums
-            .report(|key| nublar_schemas::records::Header {
-                client: key.client.to_string(),
-                ..header.clone()
+            .report(|life| nublar_schemas::records::Header {
+                client: life.client.client.to_string(),
+                generation: life.generation,
+                at_us,
+                ..Default::default()
             });
         for (_, stored) in reports {
             world.log.scheduling.push(stored.into());
             if world.mishap(3) {
                 // Killed between two of its effects.
                 return world.workers[n].crash();
+            }
+        }
+        let touched = std::mem::take(&mut world.workers[n].touched);
+        // The registry is read up to now: whose generation has ended meanwhile has nothing here.
+        world.workers[n].known = world.log.registry.len();
+        let looks = !matches!(
+            world.fault,
+            Some(Fault::AnyGeneration | Fault::MarkWithoutLook)
+        );
+        for life in touched.iter().filter(|_| looks) {
+            if world.log.registry.has_ended(world.workers[n].known, life) {
+                let collections = world.workers[n].group.collections();
+                world
+                    .index
+                    .parts
+                    .retain(|_, (of, part)| of != life || !collections.contains(&part.collection));
             }
         }
         world.workers[n].mark = world.workers[n].next;

@@ -5,10 +5,12 @@ use crate::check;
 use crate::faults::Fault;
 use crate::foreman::Foremen;
 use crate::frontend::Frontend;
+use crate::projection::Projection;
+use crate::registry::Registry;
 use crate::worker::Worker;
 use bytes::Bytes;
 use nublar_core::fold::FoldConfig;
-use nublar_core::ids::ClientKey;
+use nublar_core::ids::{ClientKey, Life};
 use nublar_core::ingest::{Group, Part};
 use nublar_core::mac::{MacKey, MacKeys};
 use nublar_schemas::records::{
@@ -49,14 +51,13 @@ pub struct Log {
     pub uploads: Vec<Messages>,
     pub state: Vec<Document>,
     pub news: Vec<Notifications>,
-    /// Clients whose key was appended, in order.
-    pub registry: Vec<ClientKey>,
+    pub registry: Registry,
 }
 
 /// Documents by id, as the workers wrote them.
 #[derive(Default)]
 pub struct Index {
-    pub parts: BTreeMap<String, Part>,
+    pub parts: BTreeMap<String, (Life, Part)>,
     pub documents: BTreeMap<String, Document>,
     pub off: bool,
 }
@@ -64,7 +65,10 @@ pub struct Index {
 /// What somebody asked for and what really happened, seen from above.
 #[derive(Default)]
 pub struct Truth {
-    pub flows: BTreeMap<String, usize>,
+    /// The agent that each is for, and its generation then.
+    pub flows: BTreeMap<String, (usize, i64)>,
+    /// What people deleted.
+    pub deleted: BTreeSet<Life>,
     pub cancelled: BTreeSet<String>,
     /// Flows of which something is durable, so that the server knows that they lived.
     pub lived: BTreeSet<String>,
@@ -81,8 +85,11 @@ pub struct World {
     pub agents: Vec<Agent>,
     pub frontends: Vec<Frontend>,
     pub workers: Vec<Worker>,
+    pub projection: Projection,
     pub foremen: Foremen,
     pub keys: MacKeys,
+    /// People delete clients.
+    deletes: bool,
     /// No more faults: everything that can end must end.
     pub quiet: bool,
 }
@@ -139,8 +146,10 @@ impl World {
         let agents = (0..1 + dice.below(2))
             .map(|n| Agent::new(n as u8 + 1))
             .collect();
+        let deletes = dice.percent(50);
         Self {
             agents,
+            deletes,
             dice,
             fault,
             now: 1_000,
@@ -149,6 +158,7 @@ impl World {
             truth: Truth::default(),
             frontends: (0..2).map(Frontend::new).collect(),
             workers: vec![Worker::new(Group::Results), Worker::new(Group::Uploads)],
+            projection: Projection::default(),
             foremen: Foremen::new(config),
             keys,
             quiet: false,
@@ -159,15 +169,21 @@ impl World {
         BEGIN_US + self.now as i64 * 1_000
     }
 
-    pub fn header(&self, key: &ClientKey, name: &str) -> Header {
+    pub fn header(&self, key: &ClientKey, generation: i64, name: &str) -> Header {
         Header {
             org: String::new(),
             client: key.client.to_string(),
-            generation: 1,
+            generation,
             at_us: self.wall_us(),
             frontend: name.to_owned(),
             trace: String::new(),
         }
+    }
+
+    /// The client's generation by the whole registry.
+    pub fn generation(&self, key: &ClientKey) -> i64 {
+        let registry = &self.log.registry;
+        registry.generation(registry.len(), key)
     }
 
     /// True so many times of a hundred while faults are allowed.
@@ -193,7 +209,7 @@ impl World {
             self.foremen.lag(&self.log) > 0 || self.frontends.iter().any(|f| !f.is_idle(&self.log));
         let leap = if busy { 40 } else { 2_000 };
         self.now += self.dice.below(leap) as u64;
-        match self.dice.below(16) {
+        match self.dice.below(17) {
             0 if !self.quiet => self.people(),
             1 if self.mishap(25) => self.something_breaks(),
             0..=5 => {
@@ -208,12 +224,14 @@ impl World {
                 let n = self.dice.below(self.workers.len());
                 Worker::step(self, n);
             }
+            13 => Projection::step(self),
             _ => Foremen::step(self),
         }
     }
 
     fn something_breaks(&mut self) {
-        match self.dice.below(6) {
+        match self.dice.below(7) {
+            6 => self.projection.crash(),
             0 => {
                 let n = self.dice.below(self.agents.len());
                 self.agents[n].restart();
@@ -235,16 +253,26 @@ impl World {
         if self.truth.flows.len() >= 10 || (self.dice.percent(30) && !self.truth.flows.is_empty()) {
             if self.dice.percent(30) && !self.truth.flows.is_empty() {
                 self.cancel();
+            } else if self.deletes && self.dice.percent(15) {
+                self.delete();
             }
             return;
         }
         let n = self.dice.below(self.agents.len());
         let key = self.agents[n].key.clone();
+        // The API may not have read of a deletion yet.
+        let known = self
+            .log
+            .registry
+            .len()
+            .saturating_sub(usize::from(self.dice.percent(10)));
+        let generation = self.log.registry.generation(known, &key);
         let tell = (self.truth.flows.len() as u32).to_be_bytes();
-        let flow = self.keys.flow_id(&key, 1, self.wall_us(), tell).to_string();
-        self.truth.flows.insert(flow.clone(), n);
+        let id = self.keys.flow_id(&key, generation, self.wall_us(), tell);
+        let flow = id.to_string();
+        self.truth.flows.insert(flow.clone(), (n, generation));
         let created = FlowCreated {
-            header: self.header(&key, "gui"),
+            header: self.header(&key, generation, "gui"),
             flow_id: flow.clone(),
             request: RequestRef {
                 hash: Bytes::from(flow),
@@ -263,16 +291,16 @@ impl World {
 
     fn cancel(&mut self) {
         let nth = self.dice.below(self.truth.flows.len());
-        let Some((flow, n)) = self
+        let Some((flow, (n, generation))) = self
             .truth
             .flows
             .iter()
             .nth(nth)
-            .map(|(flow, n)| (flow.clone(), *n))
+            .map(|(flow, of)| (flow.clone(), *of))
         else {
             return;
         };
-        let header = self.header(&self.agents[n].key.clone(), "gui");
+        let header = self.header(&self.agents[n].key.clone(), generation, "gui");
         self.truth.cancelled.insert(flow.clone());
         let id = format!("cancel-{flow}");
         let (kind, user, body) = ("cancel".to_owned(), "admin".to_owned(), String::new());
@@ -289,11 +317,52 @@ impl World {
         );
     }
 
+    /// Deletes a client that is registered; sometimes one that was deleted already, by a wish that
+    /// took long.
+    fn delete(&mut self) {
+        let n = self.dice.below(self.agents.len());
+        let key = self.agents[n].key.clone();
+        let registry = &self.log.registry;
+        let Some(now) = registry.registered(registry.len(), &key) else {
+            return;
+        };
+        let generation = if now > 1 && self.dice.percent(20) {
+            now - 1
+        } else {
+            now
+        };
+        let header = self.header(&key, generation, "gui");
+        self.truth.deleted.insert(Life {
+            client: key.clone(),
+            generation,
+        });
+        let id = format!("delete-{}-{generation}", key.client);
+        let (kind, user, body) = (
+            "delete_client".to_owned(),
+            "admin".to_owned(),
+            String::new(),
+        );
+        let target = key.client.to_string();
+        let command = Command {
+            header,
+            id,
+            kind,
+            target,
+            user,
+            body,
+        };
+        self.log.scheduling.push(command.into());
+    }
+
     /// Whether every flow has ended and nobody has anything left to do.
     fn is_idle(&self) -> bool {
-        self.truth.flows.keys().all(|flow| {
+        let has_ended = |flow: &String| {
             check::state(self, flow).is_some_and(|state| state == "FINISHED" || state == "ERROR")
-        }) && self.agents.iter().all(Agent::is_idle)
+        };
+        let flows = check::of_the_living(self);
+        flows.iter().all(has_ended)
+            && self.projection.is_idle(&self.log)
+            && self.agents.iter().all(Agent::is_idle)
             && self
                 .frontends
                 .iter()

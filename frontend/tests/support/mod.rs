@@ -5,6 +5,7 @@
 
 pub(crate) mod agent;
 pub(crate) mod faulty;
+pub(crate) mod fold;
 pub(crate) mod foreman;
 pub(crate) mod socket;
 

@@ -1,16 +1,18 @@
 //! Clients: the search box, and one by its id.
 
 use super::answers::Shared;
+use super::commands;
 use crate::app::App;
 use crate::guard::Params;
 use crate::lists::{Wanted, merge, read_limit, read_place, write_place};
 use crate::refusal::{Answer, Refusal};
 use crate::search::Search;
-use crate::tails::Kind;
+use crate::tails::{About, Kind, Outcome};
 use axum::Json;
 use axum::extract::{Path, State};
-use nublar_core::ids::ClientKey;
-use nublar_ports::index::Collection;
+use axum::response::{IntoResponse as _, Response};
+use nublar_core::ids::{ClientKey, Life};
+use nublar_ports::index::{Collection, Document};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
@@ -33,7 +35,7 @@ pub(crate) async fn list(State(app): Shared, Params(asked): Params<Asked>) -> An
     for words in search.narrowed() {
         let wanted = Wanted {
             kind: Kind::Client,
-            client: None,
+            life: None,
             words,
             matches: if search.is_all() {
                 None
@@ -65,6 +67,31 @@ pub(crate) async fn one(State(app): Shared, Path(client): Path<String>) -> Answe
     Err(no_client(&client))
 }
 
+/// `DELETE /clients/{client}` → 200 `{"client_id", "command_id"}` once the client and all that it has
+/// are gone from what is shown; 202 when nobody has answered yet. An agent that comes back enrols
+/// anew.
+pub(crate) async fn delete(State(app): Shared, Path(client): Path<String>) -> Answer<Response> {
+    let key = app.client(&client)?;
+    if !app.is_registered(&key).await? {
+        return Err(no_client(&client));
+    }
+    let life = app.registry.life(&key);
+    let about = About::Client(&key, life.generation);
+    let (id, mut outcome) = app
+        .command(about, "delete_client", &client, "{}".to_owned())
+        .await?;
+    if let Outcome::Done(done) = &outcome
+        && done.error.is_empty()
+        && !app.registry.ended(&life, app.config.deadline).await
+    {
+        // What one has just done is to be seen.
+        outcome = Outcome::Pending;
+    }
+    commands::answer(&id, outcome, || {
+        Ok(Json(json!({ "client_id": client, "command_id": id })).into_response())
+    })
+}
+
 pub(crate) fn no_client(client: &str) -> Refusal {
     Refusal::missing(format!("no client {client}"))
         .hint("the list of clients shows those that have enrolled")
@@ -82,8 +109,21 @@ impl App {
             Kind::Client => Collection::Clients,
             Kind::Flow => Collection::Flows,
         };
+        self.registry
+            .progress
+            .ready("the registry", self.config.deadline)
+            .await?;
+        let is_there = |life: &Life| !self.registry.has_ended(life);
         let stored = self.step(self.index.get(collection, "", None, id)).await?;
+        let of_living = |document: &Document| {
+            Life::of_name(&document.client).is_none_or(|life| is_there(&life))
+        };
+        let stored = stored.filter(of_living);
         let recent = self.recent.get(kind, id);
+        let recent = recent.filter(|seen| is_there(&seen.life));
+        if recent.as_ref().is_some_and(|seen| seen.is_end()) {
+            return Ok(None);
+        }
         let read = |body: &[u8]| {
             serde_json::from_slice::<Value>(body)
                 .map_err(|error| Refusal::fault(format!("document {id}: {error}")))

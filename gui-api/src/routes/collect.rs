@@ -12,7 +12,7 @@ use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
 use nublar_core::artifact::Compiled;
-use nublar_core::ids::{ClientKey, ContentId};
+use nublar_core::ids::{ClientKey, ContentId, Life};
 use nublar_ports::log::Position;
 use nublar_schemas::codec::Record;
 use nublar_schemas::records::{FlowCreated, Request, RequestRef, Scheduling};
@@ -260,7 +260,10 @@ fn ahead(key: &ClientKey, meant: &Meant, created: &FlowCreated, compiled: &Compi
     });
     Seen {
         id: format!("{client}/{}", meant.id),
-        client,
+        life: Life {
+            client: key.clone(),
+            generation: meant.generation,
+        },
         order: meant.at_us,
         version: 0,
         body: body.to_string(),

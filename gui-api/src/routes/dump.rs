@@ -13,10 +13,11 @@ use aws_lc_rs::digest;
 use axum::extract::State;
 use axum::response::Response;
 use bytes::Bytes;
+use futures::future::ready;
 use futures::stream::{self, BoxStream};
 use futures::{StreamExt, TryStreamExt};
-use nublar_core::ids::FlowId;
-use nublar_ports::index::{Collection, Query};
+use nublar_core::ids::{FlowId, Life};
+use nublar_ports::index::{Collection, Document, Query};
 use serde_json::{Value, json};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -70,8 +71,12 @@ fn folded(app: Arc<App>, collection: Collection, kind: &'static str) -> Lines {
                 without_bodies: true,
                 ..Query::default()
             };
-            let listed: Vec<String> = documents(app, collection, query)
-                .map_ok(|document| document.id)
+            let living = |document: Document| {
+                let lives = app.lives(&document.client);
+                async move { Ok(lives.then_some(document.id)) }
+            };
+            let listed: Vec<String> = documents(Arc::clone(&app), collection, query)
+                .try_filter_map(living)
                 .try_collect()
                 .await?;
             Ok::<_, Refusal>(listed.into_iter().collect::<BTreeSet<String>>())
@@ -113,10 +118,12 @@ fn messages(app: Arc<App>, collection: Collection, kind: &'static str) -> Lines 
         limit: READ,
         ..Query::default()
     };
-    let lines = documents(app, collection, query).map_ok(move |document| {
+    let found = documents(Arc::clone(&app), collection, query);
+    let living = found.try_filter(move |document| ready(app.lives(&document.client)));
+    let lines = living.map_ok(move |document| {
         json!({
             "kind": kind,
-            "client_id": document.client,
+            "client_id": id_of(&document.client),
             "flow_id": document.flow,
             "source": document.source,
             "order": document.order,
@@ -126,6 +133,18 @@ fn messages(app: Arc<App>, collection: Collection, kind: &'static str) -> Lines 
         })
     });
     lines.boxed()
+}
+
+impl App {
+    /// Whether documents of this client's name are of a client that is not deleted.
+    fn lives(&self, name: &str) -> bool {
+        Life::of_name(name).is_none_or(|life| !self.registry.has_ended(&life))
+    }
+}
+
+/// The id of a client by its name in documents.
+fn id_of(name: &str) -> String {
+    Life::of_name(name).map_or_else(|| name.to_owned(), |life| life.client.client.to_string())
 }
 
 fn hex(bytes: &[u8]) -> String {
@@ -146,10 +165,14 @@ fn uploads(app: Arc<App>) -> Lines {
                 ..Query::default()
             };
             let mut flows: BTreeSet<Place> = BTreeSet::new();
-            let mut listed = std::pin::pin!(documents(app, Collection::Buffers, query));
+            let buffers = documents(Arc::clone(&app), Collection::Buffers, query);
+            let mut listed = std::pin::pin!(buffers);
             while let Some(document) = listed.try_next().await? {
                 // Files of client events belong to no flow.
-                if is_upload(&document.source) && !document.flow.is_empty() {
+                if is_upload(&document.source)
+                    && !document.flow.is_empty()
+                    && app.lives(&document.client)
+                {
                     flows.insert((document.client, document.flow));
                 }
             }
@@ -166,7 +189,10 @@ fn uploads(app: Arc<App>) -> Lines {
 
 async fn of_flow(app: &Arc<App>, (client, flow): Place) -> Answer<Vec<Value>> {
     let id: FlowId = flow.parse()?;
-    let within = Within::flow(&app.client(&client)?, &id);
+    let Some(life) = Life::of_name(&client) else {
+        return Ok(Vec::new());
+    };
+    let within = Within::flow(&life, &id);
     let found: Vec<Found> = app.found(Collection::Buffers, &within, 0).await?;
     let mut described = describe(app, &within, by_upload(&found).into_iter().collect()).await?;
     described.sort_by(|a, b| a.instance.cmp(&b.instance));
@@ -175,7 +201,7 @@ async fn of_flow(app: &Arc<App>, (client, flow): Place) -> Answer<Vec<Value>> {
         let sha256 = sha256(app, &within, &upload).await?;
         lines.push(json!({
             "kind": "upload",
-            "client_id": client,
+            "client_id": id_of(&client),
             "flow_id": flow,
             "upload_id": upload.instance,
             "path": upload.path,

@@ -70,8 +70,9 @@ pub(crate) async fn list(
     Params(between): Params<Between>,
 ) -> Answer<Json<Value>> {
     let key = app.client(&client)?;
+    app.is_registered(&key).await?;
     let query = Query {
-        client: Some(client.clone()),
+        client: Some(app.registry.life(&key).name()),
         order: times(between.since.as_deref(), between.until.as_deref())?,
         without_bodies: true,
         limit: LISTED,
@@ -116,7 +117,7 @@ pub(crate) async fn lines(
     Path(of): Path<Of>,
     Params(asked): Params<Asked>,
 ) -> Answer<Response> {
-    let (key, mut events) = app.events_of(&of, asked.logs)?;
+    let (key, mut events) = app.events_of(&of, asked.logs).await?;
     let any = Query {
         without_bodies: true,
         ..events.query()
@@ -169,18 +170,21 @@ fn times(since: Option<&str>, until: Option<&str>) -> Answer<Option<(i64, i64)>>
 
 impl App {
     /// The events that a path names.
-    pub(super) fn events_of(&self, of: &Of, logs: bool) -> Answer<(ClientKey, Events)> {
+    pub(super) async fn events_of(&self, of: &Of, logs: bool) -> Answer<(ClientKey, Events)> {
+        let key = self.client(&of.client)?;
+        self.is_registered(&key).await?;
         let source = of
             .source
             .as_ref()
             .map_or_else(|| of.name.clone(), |source| format!("{}/{source}", of.name));
         let events = Events {
             client: of.client.clone(),
+            name: self.registry.life(&key).name(),
             source,
             told: if logs { Told::Logs } else { Told::Rows },
             times: None,
         };
-        Ok((self.client(&of.client)?, events))
+        Ok((key, events))
     }
 
     /// Refuses a client that has not enrolled.

@@ -10,7 +10,7 @@ use crate::stored::Within;
 use crate::tails::Kind;
 use axum::Json;
 use axum::extract::{Path, State};
-use nublar_core::ids::{ClientKey, FlowId};
+use nublar_core::ids::{ClientKey, FlowId, Life};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
@@ -29,9 +29,11 @@ pub(crate) async fn list(
     Params(asked): Params<Asked>,
 ) -> Answer<Json<Value>> {
     let key = app.client(&client)?;
+    app.is_registered(&key).await?;
+    let life = app.registry.life(&key);
     let wanted = Wanted {
         kind: Kind::Flow,
-        client: Some(&client),
+        life: Some(&life),
         words: Vec::new(),
         matches: None,
         limit: read_limit(asked.limit)?,
@@ -62,6 +64,7 @@ pub(crate) async fn one(
 /// A flow that is there.
 pub(crate) struct Flow {
     pub(crate) key: ClientKey,
+    pub(crate) life: Life,
     pub(crate) id: FlowId,
     pub(crate) version: u64,
     pub(crate) body: Value,
@@ -70,7 +73,7 @@ pub(crate) struct Flow {
 impl Flow {
     /// Where its documents are.
     pub(crate) fn within(&self) -> Within {
-        Within::flow(&self.key, &self.id)
+        Within::flow(&self.life, &self.id)
     }
 
     /// A number of its document.
@@ -100,6 +103,7 @@ impl App {
                 .hint("the list of the client's flows shows those there are")
         })?;
         Ok(Flow {
+            life: self.registry.life(&key),
             key,
             id,
             version,

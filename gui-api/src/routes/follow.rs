@@ -44,7 +44,7 @@ pub(crate) async fn watch(
     Params(asked): Params<Asked>,
     headers: HeaderMap,
 ) -> Answer<Sse<impl Stream<Item = Result<Event, Infallible>>>> {
-    let (key, events) = app.events_of(&of, asked.logs)?;
+    let (key, events) = app.events_of(&of, asked.logs).await?;
     app.known(&key).await?;
     // Whoever connects again does so with the same address: what the head says is newer.
     let last = headers

@@ -31,7 +31,10 @@ use std::sync::Arc;
 pub(crate) fn routes() -> Router<Arc<App>> {
     Router::new()
         .route("/clients", get(clients::list))
-        .route("/clients/{client}", get(clients::one))
+        .route(
+            "/clients/{client}",
+            get(clients::one).delete(clients::delete),
+        )
         .route(
             "/clients/{client}/flows",
             get(flows::list).post(collect::collect),

@@ -8,6 +8,7 @@ use crate::tails::Kind;
 use axum::extract::{Path, State};
 use axum::response::sse::{Event, KeepAlive, Sse};
 use futures::Stream;
+use nublar_core::ids::Life;
 use serde_json::Value;
 use std::convert::Infallible;
 use std::sync::Arc;
@@ -23,6 +24,7 @@ struct Watched {
     app: Arc<App>,
     changes: watch::Receiver<u64>,
     id: String,
+    life: Life,
     shown: Option<u64>,
     now: Option<(u64, Value)>,
 }
@@ -39,6 +41,7 @@ pub(crate) async fn watch(
         app,
         changes,
         id: format!("{client}/{}", flow.id),
+        life: flow.life,
         shown: None,
         now: Some((flow.version, flow.body)),
     };
@@ -57,7 +60,7 @@ pub(crate) async fn watch(
 }
 
 impl Watched {
-    /// The next version that was not shown; none when the server ends.
+    /// The next version that was not shown; none when the server ends or the client was deleted.
     async fn next(&mut self) -> Option<(u64, Value)> {
         loop {
             if let Some((version, body)) = self.now.take()
@@ -70,6 +73,9 @@ impl Watched {
                 () = self.app.shutdown.cancelled() => return None,
                 changed = timeout(LOOK_AGAIN, self.changes.changed()) => changed,
             };
+            if self.app.registry.has_ended(&self.life) {
+                return None;
+            }
             self.now = if changed.is_ok() {
                 let seen = self.app.recent.get(Kind::Flow, &self.id);
                 let newer = seen.filter(|seen| self.shown.is_none_or(|shown| seen.version > shown));

@@ -5,7 +5,7 @@ use crate::app::App;
 use crate::refusal::{Answer, Refusal};
 use bytes::Bytes;
 use futures::Stream;
-use nublar_core::ids::{ClientKey, FlowId};
+use nublar_core::ids::{ClientKey, FlowId, Life};
 use nublar_core::ingest::{Found, Piece, Seal, week_of};
 use nublar_ports::index::{Bucket, Collection, Cursor, Query};
 use std::collections::VecDeque;
@@ -27,11 +27,11 @@ pub(crate) struct Within {
 }
 
 impl Within {
-    pub(crate) fn flow(key: &ClientKey, flow: &FlowId) -> Self {
+    pub(crate) fn flow(life: &Life, flow: &FlowId) -> Self {
         Self {
-            client: key.client.to_string(),
+            client: life.name(),
             flow: flow.to_string(),
-            key: key.clone(),
+            key: life.client.clone(),
             flow_id: flow.clone(),
             bucket: week_of(flow).map_or(Bucket::Undated, Bucket::Week),
         }

@@ -37,6 +37,8 @@ impl Told {
 #[derive(Debug, Clone)]
 pub(crate) struct Events {
     pub(crate) client: String,
+    /// What the client is called in documents.
+    pub(crate) name: String,
     /// `Artifact` or `Artifact/Source`.
     pub(crate) source: String,
     pub(crate) told: Told,
@@ -47,7 +49,7 @@ pub(crate) struct Events {
 impl Events {
     pub(crate) fn query(&self) -> Query {
         Query {
-            client: Some(self.client.clone()),
+            client: Some(self.name.clone()),
             source: Some(self.source.clone()),
             words: vec![self.told.text().to_owned()],
             order: self.times,

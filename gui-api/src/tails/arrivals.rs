@@ -12,7 +12,7 @@ use super::follow::RETRY;
 use crate::app::App;
 use crate::refusal::{Answer, Refusal};
 use crate::stored::Events;
-use nublar_core::ids::{ClientKey, ContentId};
+use nublar_core::ids::{ClientKey, ContentId, Life};
 use nublar_core::ingest::{self, plan};
 use nublar_core::partition;
 use nublar_ports::log::{From, LogError, Position, Record, Tail, TailEvent};
@@ -257,7 +257,8 @@ impl Follower {
 
     async fn tell(&mut self, position: Position, messages: Messages) {
         let Messages { header, messages } = messages;
-        if ClientKey::of(&header).ok().as_ref() != Some(&self.key) {
+        let Ok(life) = Life::of(&header) else { return };
+        if life.client != self.key || self.app.registry.has_ended(&life) {
             return;
         }
         // Of records before our place all was told, and of the one at our place some may have been.

@@ -3,6 +3,7 @@
 
 use super::follow::Progress;
 use crate::clock::now_us;
+use nublar_core::ids::Life;
 use nublar_ports::log::{From, Record};
 use nublar_schemas::codec::{CodecError, Record as _};
 use nublar_schemas::records::Document;
@@ -30,12 +31,20 @@ pub(crate) enum Kind {
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Seen {
     pub(crate) id: String,
-    pub(crate) client: String,
+    /// Whose it is, in the generation that it is of.
+    pub(crate) life: Life,
     /// Its place in lists.
     pub(crate) order: i64,
     pub(crate) version: u64,
-    /// JSON.
+    /// JSON; empty when the client was deleted.
     pub(crate) body: String,
+}
+
+impl Seen {
+    /// Whether it says that there is no such document any more.
+    pub(crate) fn is_end(&self) -> bool {
+        self.body.is_empty()
+    }
 }
 
 type Key = (Kind, String);
@@ -78,6 +87,9 @@ impl Recent {
             "client" => Kind::Client,
             _ => return Ok(()),
         };
+        let Ok(life) = Life::of(&document.header) else {
+            return Ok(());
+        };
         if !document.header.org.is_empty() {
             return Ok(());
         }
@@ -88,7 +100,7 @@ impl Recent {
         });
         let seen = Seen {
             id: document.id,
-            client: document.header.client,
+            life,
             order: order.unwrap_or(0),
             version: document.version.unsigned_abs(),
             body: document.body,
@@ -140,12 +152,12 @@ impl Recent {
             .map(|(seen, _)| Arc::clone(seen))
     }
 
-    /// All of a kind, of one client or of all.
-    pub(crate) fn all(&self, kind: Kind, client: Option<&str>) -> Vec<Arc<Seen>> {
+    /// All of a kind, of one life or of all.
+    pub(crate) fn all(&self, kind: Kind, life: Option<&Life>) -> Vec<Arc<Seen>> {
         let entries = self.lock();
         let of_kind = entries.by_key.iter().filter(|((of, _), _)| *of == kind);
         let seen = of_kind.map(|(_, (seen, _))| seen);
-        seen.filter(|seen| client.is_none_or(|client| client == seen.client))
+        seen.filter(|seen| life.is_none_or(|life| *life == seen.life))
             .cloned()
             .collect()
     }
@@ -165,10 +177,20 @@ mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
 
+    fn life(generation: i64) -> Life {
+        Life {
+            client: nublar_core::ids::ClientKey {
+                org: "".parse().unwrap(),
+                client: "C.00000000000000aa".parse().unwrap(),
+            },
+            generation,
+        }
+    }
+
     fn seen(id: &str, version: u64) -> Seen {
         Seen {
             id: id.into(),
-            client: "c".into(),
+            life: life(1),
             order: 0,
             version,
             body: String::new(),
@@ -188,7 +210,7 @@ mod tests {
         std::thread::sleep(Duration::from_millis(2));
         recent.insert(Kind::Client, seen("b", 1), KEPT);
         assert!(recent.get(Kind::Flow, "old").is_none());
-        assert_eq!(recent.all(Kind::Flow, Some("c")).len(), 1);
-        assert!(recent.all(Kind::Flow, Some("d")).is_empty());
+        assert_eq!(recent.all(Kind::Flow, Some(&life(1))).len(), 1);
+        assert!(recent.all(Kind::Flow, Some(&life(2))).is_empty());
     }
 }

@@ -10,7 +10,7 @@ use crate::app::App;
 use crate::clock::now_us;
 use crate::refusal::{Answer, Refusal};
 use bytes::Bytes;
-use nublar_core::ids::{ClientKey, ContentId, FlowId};
+use nublar_core::ids::{ClientKey, ContentId, FlowId, Life};
 use nublar_core::partition;
 use nublar_ports::log::{From, Record};
 use nublar_schemas::codec::{CodecError, Record as _};
@@ -152,9 +152,15 @@ impl App {
             .progress
             .ready("the topic of wishes", self.config.deadline)
             .await?;
-        let client = key.client.to_string();
         let org = key.org.as_str().as_bytes();
-        let cause = ContentId::of(&[b"idempotency", org, client.as_bytes(), text.as_bytes()]);
+        // A client that enrolled anew is another: its keys are new.
+        let life = Life {
+            client: key.clone(),
+            generation,
+        };
+        let name = life.name();
+        let cause = ContentId::of(&[b"idempotency", org, name.as_bytes(), text.as_bytes()]);
+        let client = key.client.to_string();
         let [a, b, c, d, ..] = *cause.as_bytes();
         let mine = Meant::now(self, key, generation, [a, b, c, d]);
         if let Some(meant) = wishes.get(cause.as_bytes(), mine.at_us) {

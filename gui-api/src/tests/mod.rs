@@ -4,6 +4,7 @@
 
 mod artifacts;
 mod collecting;
+mod deleting;
 mod events;
 mod following;
 mod letters;

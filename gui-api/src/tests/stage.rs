@@ -25,8 +25,8 @@ use nublar_ports::{Log, Objects};
 use nublar_schemas::agent::VeloMessage;
 use nublar_schemas::codec::Record;
 use nublar_schemas::records::{
-    AgentMessage, ClientKey as Key, CommandDone, Document, Header, Messages, Notifications,
-    Registry, Scheduling, Setting,
+    AgentMessage, ClientKey as Key, ClientLife, CommandDone, Document, Header, Messages,
+    Notifications, Registry, Scheduling, Setting,
 };
 use nublar_schemas::topics::{self, Partitions, Topic};
 use prost::Message;
@@ -76,6 +76,11 @@ impl Answered {
             .get(name)
             .map_or("", |value| value.to_str().unwrap())
     }
+}
+
+pub(super) async fn declare(log: &MemoryLog) {
+    let specs: Vec<_> = topics::ALL.iter().map(spec).collect();
+    log.declare(&specs).await.unwrap();
 }
 
 fn spec(topic: &Topic) -> TopicSpec {
@@ -129,8 +134,7 @@ impl Stage {
     /// The same with another deadline.
     pub(super) async fn within(deadline: Duration) -> Self {
         let log = MemoryLog::new();
-        let specs: Vec<_> = topics::ALL.iter().map(spec).collect();
-        log.declare(&specs).await.unwrap();
+        declare(&log).await;
         let log = FaultyLog::new(log);
         let log_faults = log.faults();
         let faults = Faults::new();
@@ -222,24 +226,44 @@ impl Stage {
     }
 
     pub(super) async fn enrol(&self, client: &str) {
+        self.enrol_as(client, 1).await;
+    }
+
+    /// Enrols a client in a generation.
+    pub(super) async fn enrol_as(&self, client: &str, generation: i64) {
         let header = Header {
             client: client.to_owned(),
+            generation,
             ..header()
         };
-        let key = ClientKey::of(&header).unwrap();
-        let value = Registry::from(Key {
+        let client = ClientKey::of(&header).unwrap();
+        let key = Key {
             header,
             public_key: Bytes::new(),
-        })
-        .encode()
-        .unwrap();
-        let partition = partition::of_client(&key, PARTITIONS);
-        let record_key = format!("/{client}/key").into();
+        };
+        self.register(&client, key.name(), key.into()).await;
+        until(|| self.app.registry.generation(&client) == Some(generation)).await;
+    }
+
+    /// The foreman's word that generations of the client below this one have ended.
+    pub(super) async fn life(&self, generation: i64) {
+        let header = Header {
+            generation,
+            ..header()
+        };
+        let client = ClientKey::of(&header).unwrap();
+        let life = ClientLife { header };
+        self.register(&client, life.name(), life.into()).await;
+        until(|| self.app.registry.life(&client).generation == generation).await;
+    }
+
+    async fn register(&self, client: &ClientKey, name: String, record: Registry) {
+        let partition = partition::of_client(client, PARTITIONS);
+        let value = record.encode().unwrap();
         self.log
-            .append("registry", partition, record_key, value.into())
+            .append("registry", partition, name.into(), value.into())
             .await
             .unwrap();
-        until(|| self.app.registry.generation(&key).is_some()).await;
     }
 
     pub(super) async fn end(mut self) {
@@ -285,10 +309,23 @@ impl Stage {
 
     /// The foreman tells of a document, and everybody has heard.
     pub(super) async fn tell(&self, kind: Kind, id: &str, version: i64, body: &Value) {
+        self.tell_of(1, kind, id, version, &body.to_string()).await;
+    }
+
+    /// The same of a generation of the client.
+    pub(super) async fn tell_of(
+        &self,
+        generation: i64,
+        kind: Kind,
+        id: &str,
+        version: i64,
+        body: &str,
+    ) {
         let client = id.split('/').next().unwrap();
         let document = Document {
             header: Header {
                 client: client.to_owned(),
+                generation,
                 ..header()
             },
             kind: match kind {
@@ -298,7 +335,7 @@ impl Stage {
             .to_owned(),
             id: id.to_owned(),
             version,
-            body: body.to_string(),
+            body: body.to_owned(),
         };
         let value = document.encode().unwrap().into();
         self.log
@@ -538,6 +575,15 @@ impl Index for Late {
         documents: Vec<index::Document>,
     ) -> Result<Vec<Outcome>, IndexError> {
         self.inner.put(collection, org, documents).await
+    }
+
+    async fn remove(
+        &self,
+        collection: Collection,
+        org: &str,
+        removals: Vec<index::Removal>,
+    ) -> Result<(), IndexError> {
+        self.inner.remove(collection, org, removals).await
     }
 
     async fn get(

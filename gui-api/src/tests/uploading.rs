@@ -8,7 +8,7 @@ use aws_lc_rs::digest;
 use axum::body::{Body, to_bytes};
 use axum::http::{Method, Request, StatusCode};
 use libdeflater::{CompressionLvl, Compressor};
-use nublar_core::ids::{ClientKey, FlowId};
+use nublar_core::ids::{FlowId, Life};
 use nublar_core::ingest::{SEALS, Seal, Verdict, week_of};
 use nublar_ports::index::{Bucket, Collection, Document, Index as _};
 use nublar_ports::objects::Objects as _;
@@ -517,8 +517,8 @@ async fn a_seal_is_shown_while_it_is_of_what_is_there() {
     assert_eq!(unsealed["verdict"], Value::Null);
     let upload = unsealed["upload_id"].as_str().unwrap();
     let flow: FlowId = FLOW.parse().unwrap();
-    let key = ClientKey::of(&header()).unwrap();
-    let within = Within::flow(&key, &flow);
+    let life = Life::of(&header()).unwrap();
+    let within = Within::flow(&life, &flow);
     let found = find(&stage.app, &within, upload).await.unwrap().unwrap();
     let put = async |content: String| {
         let seal = Seal {
@@ -530,7 +530,7 @@ async fn a_seal_is_shown_while_it_is_of_what_is_there() {
             verdict: Verdict::Differs,
         };
         let document = Document {
-            id: Seal::id(&key, &flow, upload).to_string(),
+            id: Seal::id(&life.client, &flow, upload).to_string(),
             bucket: Some(Bucket::Week(week_of(&flow).unwrap())),
             client: CLIENT.to_owned(),
             flow: FLOW.to_owned(),

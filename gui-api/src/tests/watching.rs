@@ -1,7 +1,7 @@
 //! A flow is watched; and the role as a whole, over a socket.
 
 use super::reading::{FLOW, flow_body};
-use super::stage::{CLIENT, Stage, TOKEN, keys};
+use super::stage::{CLIENT, Stage, TOKEN, declare, keys};
 use crate::tails::Kind;
 use crate::{Config, Gui};
 use axum::body::Body;
@@ -73,6 +73,7 @@ async fn a_flow_is_told_of_at_once_and_until_it_ends() {
 #[tokio::test]
 async fn the_role_serves_a_socket_and_ends_when_told() {
     let log = Arc::new(MemoryLog::new());
+    declare(&log).await;
     let config = Config::new(([127, 0, 0, 1], 0).into(), TOKEN);
     assert!(!format!("{config:?}").contains(TOKEN));
     let bind = |config| {

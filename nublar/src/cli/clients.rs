@@ -1,11 +1,14 @@
-//! `clients` and `client`.
+//! `clients`, `client` and `client rm`.
 
 use super::output::{Output, text};
-use super::rest::{Rest, escaped};
-use super::table::Table;
+use super::rest::{Rest, escaped, read};
+use super::table::{Table, shown};
 use super::times::time;
-use anyhow::Result;
+use anyhow::{Result, bail};
+use reqwest::{Method, StatusCode};
 use serde_json::Value;
+use std::io::{IsTerminal as _, Write as _};
+use std::process::ExitCode;
 
 pub(super) async fn list(
     rest: &Rest,
@@ -96,5 +99,74 @@ pub(super) async fn show(rest: &Rest, out: &mut Output, client: &str) -> Result<
         ("first seen", moment("first_seen_at")),
         ("last seen", moment("last_seen_at")),
         ("interrogation", named("last_interrogate_flow_id")),
+        ("conflict", conflict(&found)),
     ])
+}
+
+/// When agents of this client's key last took turns, and where they are.
+fn conflict(client: &Value) -> String {
+    let Some(conflict) = client
+        .get("conflict")
+        .filter(|conflict| conflict.is_object())
+    else {
+        return String::new();
+    };
+    let addresses = conflict
+        .get("addresses")
+        .and_then(Value::as_array)
+        .map_or(&[][..], Vec::as_slice);
+    let addresses: Vec<_> = addresses.iter().map(|side| text(side, "address")).collect();
+    format!(
+        "a clone: two agents have this key, last seen in turn {}, at {} (hosts: {})",
+        time(conflict.get("last").and_then(Value::as_i64)),
+        addresses.join(", "),
+        text(conflict, "hosts")
+    )
+}
+
+pub(super) async fn remove(
+    rest: &Rest,
+    out: &mut Output,
+    client: &str,
+    yes: bool,
+) -> Result<ExitCode> {
+    let path = format!("/clients/{}", escaped(client));
+    if !yes {
+        // Whoever is asked is shown whom it is about.
+        let found = rest.json(&path).await?;
+        if !confirmed(client, &shown(&text(&found, "hostname")))? {
+            bail!("{client} is not deleted");
+        }
+    }
+    let response = rest.send(rest.request(Method::DELETE, &path)).await?;
+    let status = response.status();
+    let answer = read(response).await?;
+    if out.json {
+        out.document(&answer)?;
+    } else if status == StatusCode::ACCEPTED {
+        out.line(&format!(
+            "{client}: the wish to delete is on record, but it is not done yet; look again with: nublar client {client}"
+        ))?;
+    } else {
+        out.line(&format!(
+            "{client} is deleted; its agent enrols anew if it still runs"
+        ))?;
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Asks on the terminal. Where there is none nobody can say yes.
+fn confirmed(client: &str, hostname: &str) -> Result<bool> {
+    if !std::io::stdin().is_terminal() {
+        bail!("deleting {client} is to be confirmed: repeat it with --yes");
+    }
+    let host = match hostname {
+        "" => String::new(),
+        name => format!(" ({name})"),
+    };
+    eprint!("Delete {client}{host} with everything that was collected from it? [y/N] ");
+    std::io::stderr().flush()?;
+    let mut answer = String::new();
+    std::io::stdin().read_line(&mut answer)?;
+    Ok(matches!(answer.trim(), "y" | "Y" | "yes"))
 }

@@ -1,6 +1,6 @@
 //! The commands of people: they talk to a running server over its API, and do nothing themselves.
 //!
-//! With `--json` a command about one thing (`client`, `flow`, `collect`, `cancel`, `shell`, `vfs get`,
+//! With `--json` a command about one thing (`client`, `client rm`, `flow`, `collect`, `cancel`, `shell`, `vfs get`,
 //! `artifacts show`, `artifacts add`, `artifacts check`, `artifacts remove`, `dead-letters show`) prints
 //! one JSON document; a command that lists (`clients`, `flows`, `results`, `logs`, `uploads`, `vfs ls`,
 //! `events`, `artifacts list`, `dead-letters list`, `topics`) or does several things (`dead-letters
@@ -50,12 +50,16 @@ pub(crate) enum Command {
         #[arg(long, value_name = "N")]
         limit: Option<usize>,
     },
-    /// Show one client
+    /// Show one client, or delete it
+    #[command(args_conflicts_with_subcommands = true, subcommand_negates_reqs = true)]
     Client {
         #[command(flatten)]
         target: Target,
         /// The client, C.…
-        client: String,
+        #[arg(required = true)]
+        client: Option<String>,
+        #[command(subcommand)]
+        action: Option<OfClient>,
     },
     /// Collect artifacts from a client
     ///
@@ -150,6 +154,22 @@ pub(crate) enum Command {
     Dump {
         #[command(flatten)]
         target: Target,
+    },
+}
+
+/// What to do with a client.
+#[derive(Debug, Subcommand)]
+pub(crate) enum OfClient {
+    /// Delete a client with everything that was collected from it; its agent enrols anew if it
+    /// still runs
+    Rm {
+        #[command(flatten)]
+        target: Target,
+        /// The client, C.…
+        client: String,
+        /// Do not ask whether it is meant
+        #[arg(long)]
+        yes: bool,
     },
 }
 
@@ -413,7 +433,11 @@ impl Command {
     /// The server that is meant; none by commands that need none.
     fn target(&self) -> Option<&Target> {
         Some(match self {
-            Self::Clients { target, .. }
+            Self::Client {
+                action: Some(OfClient::Rm { target, .. }),
+                ..
+            }
+            | Self::Clients { target, .. }
             | Self::Client { target, .. }
             | Self::Collect { target, .. }
             | Self::Flows { target, .. }
@@ -483,7 +507,13 @@ fn is_broken_pipe(error: &anyhow::Error) -> bool {
 async fn perform(command: Command, rest: &Rest, out: &mut Output) -> Result<ExitCode> {
     match command {
         Command::Clients { search, limit, .. } => clients::list(rest, out, &search, limit).await?,
-        Command::Client { client, .. } => clients::show(rest, out, &client).await?,
+        Command::Client {
+            action: Some(OfClient::Rm { client, yes, .. }),
+            ..
+        } => return clients::remove(rest, out, &client, yes).await,
+        Command::Client { client, .. } => {
+            clients::show(rest, out, &client.unwrap_or_default()).await?;
+        }
         Command::Collect { wish, .. } => return collect::collect(rest, out, wish).await,
         Command::Flows { client, limit, .. } => flows::list(rest, out, &client, limit).await?,
         Command::Flow { of } => flows::show(rest, out, &of).await?,

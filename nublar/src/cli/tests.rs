@@ -9,7 +9,7 @@ use super::events::Event;
 use super::results::{aligned, log_line};
 use super::table::{Table, shown};
 use super::times::{duration, size, time};
-use super::{Command, collect, hex, shell, uploads, vfs};
+use super::{Command, OfClient, collect, hex, shell, uploads, vfs};
 use clap::Parser;
 use serde_json::{Value, json};
 
@@ -422,5 +422,25 @@ fn dead_letters_are_named_by_id() {
             parse(&format!("nublar dead-letters {wrong}")).is_err(),
             "{wrong}"
         );
+    }
+}
+
+#[test]
+fn a_client_is_shown_or_deleted() {
+    let shown = parse("nublar client C.1 --json").unwrap();
+    assert!(matches!(
+        &shown,
+        Command::Client { client: Some(client), action: None, .. } if client == "C.1"
+    ));
+    assert!(shown.target().unwrap().json);
+    let removed = parse("nublar client rm C.1 --yes --json").unwrap();
+    assert!(matches!(
+        &removed,
+        Command::Client { action: Some(OfClient::Rm { client, yes: true, .. }), .. }
+            if client == "C.1"
+    ));
+    assert!(removed.target().unwrap().json);
+    for bad in ["nublar client", "nublar client rm", "nublar client C.1 C.2"] {
+        assert!(parse(bad).is_err(), "{bad}");
     }
 }

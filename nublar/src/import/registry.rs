@@ -69,7 +69,7 @@ pub(super) async fn append(
             }
             _ => {}
         }
-        let record = Registry::from(KeyRecord {
+        let record = KeyRecord {
             header: Header {
                 org: client.org.to_string(),
                 client: client.client.to_string(),
@@ -79,10 +79,10 @@ pub(super) async fn append(
                 trace: String::new(),
             },
             public_key,
-        });
-        let name = format!("{}/{}/key", client.org, client.client);
+        };
+        let name = record.name();
         let partition = partition::of_client(client, partitions);
-        let value = record.encode()?.into();
+        let value = Registry::from(record).encode()?.into();
         appends.push(log.append(REGISTRY.name, partition, name.into(), value));
         taken.new += 1;
         while appends.len() >= AT_ONCE {

@@ -1,6 +1,6 @@
 //! An index that fails on demand: for tests.
 
-use super::{Bucket, Collection, Document, Index, IndexError, Outcome, Page, Query};
+use super::{Bucket, Collection, Document, Index, IndexError, Outcome, Page, Query, Removal};
 use async_trait::async_trait;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -177,6 +177,16 @@ impl<I: Index> Index for FaultyIndex<I> {
         documents: Vec<Document>,
     ) -> Result<Vec<Outcome>, IndexError> {
         self.run(true, self.inner.put(collection, org, documents))
+            .await
+    }
+
+    async fn remove(
+        &self,
+        collection: Collection,
+        org: &str,
+        removals: Vec<Removal>,
+    ) -> Result<(), IndexError> {
+        self.run(true, self.inner.remove(collection, org, removals))
             .await
     }
 

@@ -1,7 +1,7 @@
 //! An index in memory: for tests and simulation. Clones share what is stored.
 
 use super::limits::check_bucket;
-use super::{Bucket, Collection, Document, Index, IndexError, Outcome, Page, Query};
+use super::{Bucket, Collection, Document, Index, IndexError, Outcome, Page, Query, Removal};
 use async_trait::async_trait;
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -94,6 +94,25 @@ impl Index for MemoryIndex {
         Ok(self.write(collection, org, documents, |new, old| {
             new.version >= old.version
         }))
+    }
+
+    async fn remove(
+        &self,
+        collection: Collection,
+        org: &str,
+        removals: Vec<Removal>,
+    ) -> Result<(), IndexError> {
+        let mut lists = self.lock();
+        let list = lists.entry((collection, org.to_owned())).or_default();
+        for removal in removals {
+            let key = (removal.bucket, removal.id);
+            let goes =
+                |found: &Document| !collection.versioned() || found.version <= removal.version;
+            if list.get(&key).is_some_and(goes) {
+                list.remove(&key);
+            }
+        }
+        Ok(())
     }
 
     async fn get(

@@ -13,6 +13,7 @@ mod config;
 mod document;
 mod http;
 mod indices;
+mod remove;
 mod request;
 
 pub use self::config::OpenSearchConfig;
@@ -21,7 +22,7 @@ use self::bulk::Write;
 use self::document::{collection_of_index, document_of};
 use self::http::Http;
 use super::limits::check_bucket;
-use super::{Bucket, Collection, Document, Index, IndexError, Outcome, Page, Query};
+use super::{Bucket, Collection, Document, Index, IndexError, Outcome, Page, Query, Removal};
 use async_trait::async_trait;
 use opensearch::http::Method;
 use serde::Deserialize;
@@ -189,6 +190,15 @@ impl Index for OpenSearchIndex {
         documents: Vec<Document>,
     ) -> Result<Vec<Outcome>, IndexError> {
         self.write(collection, org, documents, Write::Put).await
+    }
+
+    async fn remove(
+        &self,
+        collection: Collection,
+        org: &str,
+        removals: Vec<Removal>,
+    ) -> Result<(), IndexError> {
+        self.remove_all(collection, org, removals).await
     }
 
     async fn get(

@@ -21,13 +21,13 @@ mod write;
 mod writer;
 
 use super::limits::check_bucket;
-use super::{Bucket, Collection, Document, Index, IndexError, Outcome, Page, Query};
+use super::{Bucket, Collection, Document, Index, IndexError, Outcome, Page, Query, Removal};
 use crate::objects::directory::make_folders;
 use async_trait::async_trait;
 use readers::Readers;
 use std::path::Path;
 use write::Mode;
-use writer::{Write, Writer};
+use writer::{Remove, Write, Writer};
 
 /// An index in an SQLite file. Dropping it finishes the writes that wait and closes the file.
 pub struct SqliteIndex {
@@ -128,6 +128,24 @@ impl Index for SqliteIndex {
         documents: Vec<Document>,
     ) -> Result<Vec<Outcome>, IndexError> {
         self.write(Mode::Put, collection, org, documents).await
+    }
+
+    async fn remove(
+        &self,
+        collection: Collection,
+        org: &str,
+        removals: Vec<Removal>,
+    ) -> Result<(), IndexError> {
+        if removals.is_empty() {
+            return Ok(());
+        }
+        self.writer
+            .remove(Remove {
+                collection,
+                org: org.to_owned(),
+                removals,
+            })
+            .await
     }
 
     async fn get(

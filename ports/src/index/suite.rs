@@ -12,10 +12,12 @@
 mod bounds;
 mod lists;
 mod random;
+mod removals;
 mod writes;
 
 pub use bounds::*;
 pub use lists::*;
+pub use removals::*;
 pub use writes::*;
 
 use super::{Bucket, Collection, Document, Index, Outcome, Query};
@@ -43,6 +45,10 @@ macro_rules! index_suite {
             put_goes_by_version,
             put_together_ends_with_the_highest,
             get_sees_every_write_at_once,
+            remove_takes_what_it_names,
+            remove_leaves_higher_versions,
+            what_was_removed_may_come_again,
+            a_removal_outlives_a_restart,
             every_field_comes_back,
             a_bulk_of_thousands,
             an_empty_bulk,

@@ -162,9 +162,9 @@ pub struct Command {
     pub header: Header,
     /// The command's id, chosen by the caller.
     pub id: String,
-    /// What to do: `cancel`, `setting`.
+    /// What to do: `cancel`, `setting`, `delete_client`.
     pub kind: String,
-    /// What to do it to: a flow id, a setting's `kind/id`.
+    /// What to do it to: a flow id, a setting's `kind/id`, a client id.
     pub target: String,
     /// Who wants it.
     pub user: String,

@@ -37,7 +37,7 @@ topic_union! {
     Registry { ClientKey, ClientLife }
 }
 
-/// An agent's public key, written by frontends at enrolment (key `client/key`).
+/// An agent's public key, written by frontends at enrolment (key `client/key/generation`).
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ClientKey {
     /// Which client; `generation` is the one it was enrolled under.
@@ -47,13 +47,41 @@ pub struct ClientKey {
 }
 record!(ClientKey, "client_key.v1");
 
-/// The lowest generation of a client that is still registered, written by the foreman (key `client/life`).
+impl ClientKey {
+    /// The record's key in the log. It holds the generation, so that compaction, which keeps the
+    /// last of a key and not the highest, never drops a newer one for an older one that came late.
+    pub fn name(&self) -> String {
+        let Header {
+            org,
+            client,
+            generation,
+            ..
+        } = &self.header;
+        format!("{org}/{client}/key/{generation}")
+    }
+}
+
+/// The lowest generation under which a client may be registered, written by the foreman (key
+/// `client/life/generation`).
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ClientLife {
     /// Which client, and that generation.
     pub header: Header,
 }
 record!(ClientLife, "client_life.v1");
+
+impl ClientLife {
+    /// The record's key in the log, for the same reason with the generation.
+    pub fn name(&self) -> String {
+        let Header {
+            org,
+            client,
+            generation,
+            ..
+        } = &self.header;
+        format!("{org}/{client}/life/{generation}")
+    }
+}
 
 /// One setting; the highest version counts (topic `settings`).
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -82,7 +110,7 @@ pub struct Document {
     pub id: String,
     /// Topic generation << 48 | (offset + 1) of the record that caused it.
     pub version: i64,
-    /// JSON.
+    /// JSON; empty when the client was deleted: whatever is of a lower generation goes.
     pub body: String,
 }
 record!(Document, "document.v1");
@@ -99,7 +127,7 @@ pub struct Notification {
     pub header: Header,
     /// Hash of what happened: consumers drop repeats.
     pub id: Bytes,
-    /// `flow_completion`, `enrolment`.
+    /// `flow_completion`, `enrolment`, `client_conflict`.
     pub kind: String,
     /// The flow or client.
     pub subject: String,

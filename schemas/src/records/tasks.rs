@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 topic_union! {
     /// A record of `tasks`.
-    Tasks { Offer, Grant, Ask, Cancel, Withdraw, EventTable }
+    Tasks { Offer, Grant, Ask, Cancel, Withdraw, EventTable, Holder }
 }
 
 /// A task waits for its client's poll.
@@ -96,3 +96,16 @@ pub struct EventTable {
     pub request: RequestRef,
 }
 record!(EventTable, "event_table.v1");
+
+/// Whose session polls for a client now. Polls of others end, and check in again; while they are
+/// held down they are refused.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Holder {
+    /// Which client.
+    pub header: Header,
+    /// Hash of the session, 16 bytes.
+    pub session_key: Bytes,
+    /// For so long polls of other sessions are refused, milliseconds; 0 when they are not.
+    pub hold_ms: i64,
+}
+record!(Holder, "holder.v1");

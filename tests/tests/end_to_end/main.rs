@@ -4,6 +4,7 @@
 
 mod agents;
 mod captures;
+mod deletion;
 mod disk;
 mod engines;
 mod events;

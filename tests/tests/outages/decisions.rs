@@ -8,8 +8,8 @@ use nublar_ports::index::{Collection, Query};
 use nublar_ports::log::{From, Record, TailEvent};
 use nublar_ports::{Index, Log, Storage};
 use nublar_schemas::codec::Record as _;
-use nublar_schemas::records::{Document, Notifications, Scheduling, Tasks};
-use nublar_schemas::topics::{NOTIFICATIONS, SCHEDULING, SETTINGS, STATE, TASKS};
+use nublar_schemas::records::{Document, Notifications, Registry, Scheduling, Tasks};
+use nublar_schemas::topics::{NOTIFICATIONS, REGISTRY, SCHEDULING, SETTINGS, STATE, TASKS};
 use nublar_tests::Secrets;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Debug;
@@ -58,6 +58,10 @@ fn shown(output: &Output, partition: u32, news_partitions: u32) -> Shown {
             let key = header.client.clone().into();
             let value = news.encode().unwrap().into();
             (NOTIFICATIONS.name, partition, key, value)
+        }
+        Output::Life(life) => {
+            let value = Registry::from(life.clone()).encode().unwrap().into();
+            (REGISTRY.name, partition, life.name().into(), value)
         }
         Output::Setting(setting) => {
             let key = format!("{}/{}/{}", setting.kind, setting.header.org, setting.id);

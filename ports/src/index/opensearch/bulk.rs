@@ -25,16 +25,24 @@ pub(super) enum Write {
 }
 
 #[derive(Deserialize)]
-struct BulkAnswer {
-    items: Vec<serde_json::Map<String, Value>>,
+pub(super) struct BulkAnswer {
+    pub(super) items: Vec<serde_json::Map<String, Value>>,
 }
 
 #[derive(Deserialize)]
-struct BulkItem {
-    status: u16,
+pub(super) struct BulkItem {
+    pub(super) status: u16,
     #[serde(rename = "_index")]
-    index: String,
-    error: Option<Value>,
+    pub(super) index: String,
+    pub(super) error: Option<Value>,
+}
+
+impl BulkItem {
+    /// What became of one line; none if the answer is none to a bulk.
+    pub(super) fn of(item: serde_json::Map<String, Value>) -> Option<Self> {
+        let (_, item) = item.into_iter().next()?;
+        serde_json::from_value(item).ok()
+    }
 }
 
 /// A document on its way: its place among the documents of the call, its index, its lines.
@@ -175,11 +183,7 @@ impl OpenSearchIndex {
         }
         let mut again = Vec::new();
         for (line, item) in part.into_iter().zip(answer.items) {
-            let item = item
-                .into_iter()
-                .next()
-                .map(|(_, item)| serde_json::from_value::<BulkItem>(item));
-            let Some(Ok(item)) = item else {
+            let Some(item) = BulkItem::of(item) else {
                 return Err(IndexError::Unavailable(format!(
                     "{} gave an answer that is none to a bulk",
                     self.http

@@ -1,7 +1,7 @@
 //! Writing documents: what happens to each one inside a transaction.
 
 use super::schema::{CLIENT_WORDS, table};
-use crate::index::{Collection, Document, Outcome};
+use crate::index::{Collection, Document, Outcome, Removal};
 use rusqlite::{Connection, ErrorCode, OptionalExtension, params};
 
 /// How documents that exist are treated.
@@ -123,6 +123,41 @@ fn replace(
         add_words(connection, org, number, &document.text)?;
     }
     Ok(true)
+}
+
+/// Removes a document whose table exists.
+pub(super) fn remove(
+    connection: &Connection,
+    collection: Collection,
+    org: &str,
+    removal: &Removal,
+) -> rusqlite::Result<()> {
+    let table = table(collection, removal.bucket);
+    let found = connection
+        .prepare_cached(&format!(
+            "SELECT number, version, text FROM {table} WHERE org = ?1 AND id = ?2"
+        ))?
+        .query_row((org, &removal.id), |row| {
+            Ok((
+                row.get::<_, i64>(0)?,
+                row.get::<_, i64>(1)?.cast_unsigned(),
+                row.get::<_, String>(2)?,
+            ))
+        })
+        .optional()?;
+    let Some((number, version, text)) = found else {
+        return Ok(());
+    };
+    if collection.versioned() && version > removal.version {
+        return Ok(());
+    }
+    connection
+        .prepare_cached(&format!("DELETE FROM {table} WHERE number = ?1"))?
+        .execute([number])?;
+    if collection == Collection::Clients {
+        remove_words(connection, org, number, &text)?;
+    }
+    Ok(())
 }
 
 fn add_words(connection: &Connection, org: &str, client: i64, text: &str) -> rusqlite::Result<()> {

@@ -3,8 +3,8 @@
 
 use super::failure::index_error;
 use super::schema::{buckets, drop_bucket, make_bucket, open_writer};
-use super::write::{Mode, write};
-use crate::index::{Bucket, Collection, Document, IndexError, Outcome};
+use super::write::{Mode, remove, write};
+use crate::index::{Bucket, Collection, Document, IndexError, Outcome, Removal};
 use rusqlite::Connection;
 use std::collections::HashSet;
 use std::path::{Path, PathBuf};
@@ -27,8 +27,16 @@ pub(super) struct Write {
     pub(super) documents: Vec<Document>,
 }
 
+/// A call of remove.
+pub(super) struct Remove {
+    pub(super) collection: Collection,
+    pub(super) org: String,
+    pub(super) removals: Vec<Removal>,
+}
+
 enum Call {
     Write(Write, oneshot::Sender<Result<Vec<Outcome>, IndexError>>),
+    Remove(Remove, oneshot::Sender<Result<(), IndexError>>),
     Drop(Collection, Bucket, oneshot::Sender<Result<(), IndexError>>),
 }
 
@@ -68,6 +76,13 @@ impl Writer {
     pub(super) async fn write(&self, call: Write) -> Result<Vec<Outcome>, IndexError> {
         let (answer, answered) = oneshot::channel();
         self.send(Call::Write(call, answer)).await?;
+        answered.await.map_err(|_| ended())?
+    }
+
+    /// Removes and waits for the commit.
+    pub(super) async fn remove(&self, call: Remove) -> Result<(), IndexError> {
+        let (answer, answered) = oneshot::channel();
+        self.send(Call::Remove(call, answer)).await?;
         answered.await.map_err(|_| ended())?
     }
 
@@ -148,6 +163,10 @@ impl Work {
                     }
                     self.write_group(group);
                 }
+                Call::Remove(call, answer) => {
+                    let removed = self.removed(&call);
+                    let _ = answer.send(removed.map_err(index_error));
+                }
                 Call::Drop(collection, bucket, answer) => {
                     let dropped = drop_bucket(&mut self.connection, collection, bucket);
                     if dropped.is_ok() {
@@ -210,6 +229,19 @@ impl Work {
             }
         }
         done.map_err(index_error)
+    }
+
+    fn removed(&mut self, call: &Remove) -> rusqlite::Result<()> {
+        let transaction = self.connection.transaction()?;
+        for removal in &call.removals {
+            let is_there = removal
+                .bucket
+                .is_none_or(|bucket| self.known.contains(&(call.collection, bucket)));
+            if is_there && removal.bucket.is_some() == call.collection.weekly() {
+                remove(&transaction, call.collection, &call.org, removal)?;
+            }
+        }
+        transaction.commit()
     }
 
     /// Readers that always overlap would keep the log beside the file from starting over.

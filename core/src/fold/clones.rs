@@ -1,0 +1,235 @@
+//! Clones: agents of one key on several machines, as copied images make them.
+//!
+//! An agent has one session until it starts anew or loses its connection; then it has a new one,
+//! and the old one never comes back. So a session that comes back after a newer one is of another
+//! machine. One late request is no proof: two sessions that both come back twice are.
+//!
+//! Frontends tell of a session when it is new to them. A client's poll belongs to the session that
+//! was told of last; a frontend that holds another is told so, ends it, and tells of it again if
+//! it comes back. Of two that take turns the one that was seen first keeps the poll, and the other
+//! is refused for a while. Then it is looked at again: the first may be gone by then.
+
+use super::{Fold, Output, Turn, documents, header};
+use crate::ids::ClientKey;
+use nublar_schemas::records::{CheckIn, Holder};
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value, json};
+use std::collections::BTreeMap;
+
+/// Sessions of a client that are remembered, and host names.
+const REMEMBERED: usize = 8;
+/// How often each of two must have come back.
+const RETURNS: u32 = 2;
+
+/// Whose a check-in is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Contact {
+    /// The session that polled last.
+    Same,
+    /// Another one, which polls now.
+    New,
+    /// One that is held down.
+    Refused,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+struct Session {
+    key: Vec<u8>,
+    address: String,
+    frontend: String,
+    first_us: i64,
+    last_us: i64,
+    returns: u32,
+}
+
+/// Two sessions that took turns.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+struct Conflict {
+    since_us: i64,
+    last_us: i64,
+    /// Until when others than the current session are refused.
+    until_us: i64,
+    /// Where they came from: address → (first, last).
+    addresses: BTreeMap<String, (i64, i64)>,
+}
+
+impl Conflict {
+    fn saw(&mut self, address: &str, first_us: i64, last_us: i64) {
+        let place = self.addresses.entry(address.to_owned());
+        let (first, last) = place.or_insert((first_us, last_us));
+        (*first, *last) = ((*first).min(first_us), (*last).max(last_us));
+        forget_oldest(&mut self.addresses, |(_, last)| *last);
+    }
+}
+
+/// The sessions of a client.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub(super) struct Sessions {
+    /// The one that polls now is the last.
+    seen: Vec<Session>,
+    conflict: Option<Conflict>,
+    /// The names that the client gave itself, and when it did last.
+    hosts: BTreeMap<String, i64>,
+}
+
+fn forget_oldest<T>(of: &mut BTreeMap<String, T>, last_us: impl Fn(&T) -> i64) {
+    if of.len() > REMEMBERED
+        && let Some(oldest) = of.iter().min_by_key(|(_, one)| last_us(one))
+    {
+        let oldest = oldest.0.clone();
+        of.remove(&oldest);
+    }
+}
+
+impl Sessions {
+    /// What the client says of itself holds a host name.
+    pub(super) fn host(&mut self, facts: &str, at_us: i64) {
+        let Ok(facts) = serde_json::from_str::<Map<String, Value>>(facts) else {
+            return;
+        };
+        let name = facts.get("Hostname").or(facts.get("hostname"));
+        if let Some(name) = name.and_then(Value::as_str) {
+            self.hosts.insert(name.to_owned(), at_us);
+            forget_oldest(&mut self.hosts, |last| *last);
+        }
+    }
+
+    /// What people read: null, or when two agents last took turns, from where, and the host names.
+    pub(super) fn conflict(&self) -> Value {
+        let Some(conflict) = &self.conflict else {
+            return Value::Null;
+        };
+        let addresses = conflict.addresses.iter().map(|(address, (first, last))| {
+            json!({ "address": address, "first_seen_at": first, "last_seen_at": last })
+        });
+        json!({
+            "since": conflict.since_us,
+            "last": conflict.last_us,
+            "addresses": addresses.collect::<Vec<_>>(),
+            "hosts": self.hosts.keys().collect::<Vec<_>>(),
+        })
+    }
+
+    /// Makes a session the one that polls. Whether it came back; where the one before polls.
+    fn take(&mut self, check_in: &CheckIn, turns_us: i64) -> (bool, Option<String>) {
+        let at_us = check_in.header.at_us;
+        let before = self.seen.last().map(|last| last.frontend.clone());
+        let known = self
+            .seen
+            .iter()
+            .position(|known| known.key == check_in.session_key);
+        let mut now = match known {
+            Some(place) => self.seen.remove(place),
+            None => Session {
+                key: check_in.session_key.to_vec(),
+                address: String::new(),
+                frontend: String::new(),
+                first_us: at_us,
+                last_us: at_us,
+                returns: 0,
+            },
+        };
+        let came_back = known.is_some() && at_us - now.last_us <= turns_us;
+        now.returns = if came_back { now.returns + 1 } else { 0 };
+        now.last_us = now.last_us.max(at_us);
+        now.address.clone_from(&check_in.address);
+        now.frontend.clone_from(&check_in.header.frontend);
+        self.seen.push(now);
+        if self.seen.len() > REMEMBERED {
+            self.seen.remove(0);
+        }
+        (came_back, before)
+    }
+}
+
+impl Fold {
+    /// Whose check-in it is, and what frontends are to know of it.
+    pub(super) fn contact(
+        &mut self,
+        turn: &mut Turn,
+        key: &ClientKey,
+        check_in: &CheckIn,
+    ) -> Contact {
+        let config = self.config.clone();
+        let Some(client) = self.clients.get_mut(key) else {
+            return Contact::Refused;
+        };
+        let (generation, sessions) = (client.generation, &mut client.sessions);
+        let at_us = check_in.header.at_us;
+        let holder = |sessions: &Sessions, until_us: i64| {
+            let session_key = sessions.seen.last().map(|last| last.key.clone());
+            Holder {
+                header: header(key, generation, at_us),
+                session_key: session_key.unwrap_or_default().into(),
+                hold_ms: (until_us - at_us).max(0) / 1_000,
+            }
+        };
+        if let Some(last) = sessions.seen.last_mut()
+            && last.key == check_in.session_key
+        {
+            last.last_us = last.last_us.max(at_us);
+            last.address.clone_from(&check_in.address);
+            last.frontend.clone_from(&check_in.header.frontend);
+            return Contact::Same;
+        }
+        if let Some(conflict) = &mut sessions.conflict
+            && at_us < conflict.until_us
+        {
+            // A frontend that was started since does not know.
+            conflict.saw(&check_in.address, at_us, at_us);
+            conflict.last_us = conflict.last_us.max(at_us);
+            let until_us = conflict.until_us;
+            turn.task(holder(sessions, until_us));
+            return Contact::Refused;
+        }
+        let (came_back, before) = sessions.take(check_in, config.turns_us);
+        let goes_on = sessions
+            .conflict
+            .as_ref()
+            .is_some_and(|conflict| at_us - conflict.last_us <= config.turns_us);
+        let now = sessions.seen.len() - 1;
+        let both = now > 0
+            && sessions.seen[now - 1..]
+                .iter()
+                .all(|session| session.returns >= RETURNS);
+        if now == 0 || !(both || came_back && goes_on) {
+            if before.is_some_and(|before| before != check_in.header.frontend) {
+                turn.task(holder(sessions, 0));
+            }
+            return Contact::New;
+        }
+
+        // The two that polled last take turns. Who was seen first keeps the poll.
+        let (other, this) = (sessions.seen[now - 1].clone(), sessions.seen[now].clone());
+        let mut conflict = sessions
+            .conflict
+            .take()
+            .filter(|_| goes_on)
+            .unwrap_or(Conflict {
+                since_us: at_us,
+                last_us: at_us,
+                until_us: 0,
+                addresses: BTreeMap::new(),
+            });
+        for side in [&other, &this] {
+            conflict.saw(&side.address, side.first_us, side.last_us);
+        }
+        (conflict.last_us, conflict.until_us) = (at_us, at_us + config.hold_down_us);
+        let (since_us, until_us) = (conflict.since_us, conflict.until_us);
+        sessions.conflict = Some(conflict);
+        let first = (other.first_us, &other.key) <= (this.first_us, &this.key);
+        if first {
+            sessions.seen.swap(now - 1, now);
+        }
+        turn.task(holder(sessions, until_us));
+        let body = sessions.conflict();
+        let news = documents::conflict(key, generation, since_us, &body, turn.at_us);
+        turn.outputs.push(Output::Notify(news.into()));
+        if first {
+            Contact::Refused
+        } else {
+            Contact::New
+        }
+    }
+}

@@ -1,0 +1,218 @@
+//! Agents of one key.
+
+use super::*;
+use nublar_schemas::records::Holder;
+
+impl Bench {
+    fn check_in_at(
+        &mut self,
+        frontend: &str,
+        address: &str,
+        session: &'static [u8],
+    ) -> Vec<Output> {
+        let header = self.header(frontend);
+        self.apply(CheckIn {
+            header,
+            session_key: session.into(),
+            table_version: 0,
+            address: address.into(),
+        })
+    }
+}
+
+fn holders(outputs: &[Output]) -> Vec<Holder> {
+    let holder = |task| match task {
+        Tasks::Holder(holder) => Some(holder),
+        _ => None,
+    };
+    tasks(outputs).into_iter().filter_map(holder).collect()
+}
+
+fn conflicts(outputs: &[Output]) -> Vec<Value> {
+    let conflict = |o: &Output| match o {
+        Output::Notify(Notifications::Notification(n)) if n.kind == "client_conflict" => {
+            serde_json::from_str(&n.body).ok()
+        }
+        _ => None,
+    };
+    outputs.iter().filter_map(conflict).collect()
+}
+
+fn client(outputs: &[Output]) -> Value {
+    let client = |o: &Output| match o {
+        Output::State(d) if d.kind == "client" => serde_json::from_str(&d.body).ok(),
+        _ => None,
+    };
+    outputs
+        .iter()
+        .rev()
+        .find_map(client)
+        .expect("a client's document")
+}
+
+/// Two machines in turn until one is refused: what came of the last check-in.
+fn until_refused(
+    b: &mut Bench,
+    one: (&'static str, &'static str),
+    two: (&'static str, &'static str),
+) -> Vec<Output> {
+    for n in 0..10 {
+        let (session, (frontend, address)): (&'static [u8], _) = if n % 2 == 0 {
+            (b"s1", one)
+        } else {
+            (b"s2", two)
+        };
+        let outputs = b.check_in_at(frontend, address, session);
+        if !conflicts(&outputs).is_empty() {
+            assert!(n >= 5, "after {n}");
+            return outputs;
+        }
+    }
+    panic!("nobody was refused");
+}
+
+#[test]
+fn a_new_session_is_no_clone_nor_is_a_late_request_of_the_old_one() {
+    let mut b = Bench::new();
+    let mut outputs = Vec::new();
+    for (n, session) in [
+        &b"s1"[..],
+        b"s1",
+        b"s2",
+        b"s1",
+        b"s2",
+        b"s3",
+        b"s3",
+        b"s2",
+        b"s3",
+        b"s4",
+        b"s5",
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        let frontend = if n % 3 == 0 { "fe-1" } else { "fe-2" };
+        outputs.extend(b.check_in_at(frontend, "10.0.0.1", session));
+    }
+    assert!(conflicts(&outputs).is_empty());
+    assert!(holders(&outputs).iter().all(|holder| holder.hold_ms == 0));
+    assert_eq!(client(&outputs)["conflict"], Value::Null);
+}
+
+#[test]
+fn a_session_that_moves_ends_the_poll_of_the_old_one_elsewhere() {
+    let mut b = Bench::new();
+    assert!(holders(&b.check_in_at("fe-1", "10.0.0.1", b"s1")).is_empty());
+    assert!(
+        holders(&b.check_in_at("fe-1", "10.0.0.1", b"s2")).is_empty(),
+        "it ends it itself"
+    );
+    let moved = b.check_in_at("fe-2", "10.0.0.1", b"s3");
+    let [holder] = &holders(&moved)[..] else {
+        panic!("{moved:?}")
+    };
+    assert_eq!((&holder.session_key[..], holder.hold_ms), (&b"s3"[..], 0));
+    // The same session at another frontend is nobody else's.
+    assert!(holders(&b.check_in_at("fe-1", "10.0.0.1", b"s3")).is_empty());
+}
+
+#[test]
+fn of_two_that_take_turns_the_later_is_refused_and_both_are_shown() {
+    for (one, two) in [
+        (("fe-1", "10.0.0.1"), ("fe-1", "10.0.0.2")),
+        (("fe-1", "10.0.0.1"), ("fe-2", "10.0.0.2")),
+    ] {
+        let mut b = Bench::new();
+        let facts = |b: &Bench, name: &str| nublar_schemas::records::FactsSet {
+            header: b.header("worker"),
+            source: "Server.Internal.ClientInfo".into(),
+            facts: format!("{{\"hostname\":\"{name}\"}}"),
+        };
+        let said = facts(&b, "original");
+        b.apply(said);
+        let said = facts(&b, "copy");
+        b.apply(said);
+        b.create(1, |_| {});
+        let refused = until_refused(&mut b, one, two);
+        let [holder] = &holders(&refused)[..] else {
+            panic!("{refused:?}")
+        };
+        assert_eq!(
+            (&holder.session_key[..], holder.hold_ms),
+            (&b"s1"[..], 60_000)
+        );
+        assert!(offers(&refused).is_empty(), "nothing is offered to it");
+        let shown = client(&refused);
+        assert_eq!(conflicts(&refused), [shown["conflict"].clone()]);
+        let addresses = shown["conflict"]["addresses"].as_array().unwrap();
+        let addresses: Vec<_> = addresses.iter().map(|side| &side["address"]).collect();
+        assert_eq!(addresses, ["10.0.0.1", "10.0.0.2"]);
+        assert_eq!(
+            shown["conflict"]["hosts"],
+            serde_json::json!(["copy", "original"])
+        );
+        assert_eq!(shown["last_ip"], "10.0.0.1", "that of who keeps the poll");
+
+        // Held down, wherever it comes, and under whatever session.
+        let again = b.check_in_at("fe-3", "10.0.0.2", b"s3");
+        assert!(offers(&again).is_empty() && conflicts(&again).is_empty());
+        assert_eq!(&holders(&again)[0].session_key[..], b"s1");
+        // Who was first goes on.
+        let first = b.check_in_at(one.0, one.1, b"s1");
+        assert!(holders(&first).is_empty());
+        assert_eq!(offers(&first).len(), 1);
+    }
+}
+
+#[test]
+fn after_the_hold_down_who_is_gone_gives_way_and_who_is_there_keeps_the_poll() {
+    let (one, two) = (("fe-1", "10.0.0.1"), ("fe-2", "10.0.0.2"));
+    let mut b = Bench::new();
+    until_refused(&mut b, one, two);
+    b.at_us += 61_000_000;
+    // The first is still there: as soon as it comes back the other is refused again.
+    let tried = b.check_in_at(two.0, two.1, b"s3");
+    assert_eq!(holders(&tried)[0].hold_ms, 0, "it may poll");
+    let back = b.check_in_at(one.0, one.1, b"s1");
+    assert_eq!(
+        (
+            &holders(&back)[0].session_key[..],
+            holders(&back)[0].hold_ms
+        ),
+        (&b"s1"[..], 60_000)
+    );
+    let (before, now) = (conflicts(&tried), conflicts(&back));
+    assert!(before.is_empty());
+    assert_eq!(now.len(), 1);
+
+    // It is switched off: the other has the poll from then on.
+    b.at_us += 61_000_000;
+    let tried = b.check_in_at(two.0, two.1, b"s4");
+    assert_eq!(
+        (
+            &holders(&tried)[0].session_key[..],
+            holders(&tried)[0].hold_ms
+        ),
+        (&b"s4"[..], 0)
+    );
+    for _ in 0..5 {
+        b.at_us += 100_000_000;
+        let outputs = b.check_in_at(two.0, two.1, b"s4");
+        assert!(holders(&outputs).is_empty());
+        assert_eq!(client(&outputs)["last_ip"], "10.0.0.2");
+    }
+}
+
+#[test]
+fn a_snapshot_knows_who_takes_turns() {
+    let mut b = Bench::new();
+    for session in [&b"s1"[..], b"s2", b"s1", b"s2", b"s1"] {
+        b.check_in_at("fe-1", "10.0.0.1", session);
+    }
+    let state = b.fold.snapshot().unwrap();
+    b.fold = Fold::restore(b.fold.config.clone(), LOGIC, &state).unwrap();
+    assert_eq!(
+        conflicts(&b.check_in_at("fe-1", "10.0.0.2", b"s2")).len(),
+        1
+    );
+}

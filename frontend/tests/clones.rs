@@ -1,0 +1,156 @@
+//! Agents of one key, at one frontend and at two.
+
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+
+mod support;
+
+use reqwest::StatusCode;
+use serde_json::Value;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+use support::agent::TestAgent;
+use support::foreman::held;
+use support::{Deployment, eventually};
+use tokio::task::JoinHandle;
+
+/// An agent that polls without end, and what it was answered.
+struct Polling {
+    task: JoinHandle<()>,
+    polls: Arc<AtomicUsize>,
+    refused: Arc<AtomicUsize>,
+}
+
+impl Polling {
+    fn start(agent: TestAgent) -> Self {
+        let (polls, refused) = (Arc::<AtomicUsize>::default(), Arc::<AtomicUsize>::default());
+        let (counted, conflicts) = (polls.clone(), refused.clone());
+        let task = tokio::spawn(async move {
+            loop {
+                counted.fetch_add(1, Ordering::SeqCst);
+                let answer = agent.poll().await;
+                match answer.status() {
+                    StatusCode::CONFLICT => {
+                        conflicts.fetch_add(1, Ordering::SeqCst);
+                        // A real one sleeps for max_poll.
+                        tokio::time::sleep(Duration::from_millis(100)).await;
+                    }
+                    StatusCode::OK => {
+                        let _ = answer.bytes().await;
+                    }
+                    other => panic!("{other}"),
+                }
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+        });
+        Self {
+            task,
+            polls,
+            refused,
+        }
+    }
+
+    fn polls(&self) -> usize {
+        self.polls.load(Ordering::SeqCst)
+    }
+
+    fn refused(&self) -> usize {
+        self.refused.load(Ordering::SeqCst)
+    }
+}
+
+impl Drop for Polling {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+/// Two agents of one key at these two frontends, which may be one.
+async fn take_turns(frontends: usize) {
+    let deployment = Deployment::new().await;
+    let folding = deployment.fold(|config| config.hold_down_us = 3_600_000_000);
+    let mut running = Vec::new();
+    for _ in 0..frontends {
+        running.push(deployment.start().await);
+    }
+    let (here, there) = (&running[0], &running[frontends - 1]);
+    let original = TestAgent::enrolled(&deployment, here).await;
+    let copy = original.at(&deployment, there);
+    let original = Polling::start(original);
+    held(here, 1).await;
+    let copy = Polling::start(copy);
+    eventually(async || (copy.refused() >= 3).then_some(())).await;
+    assert_eq!(original.refused(), 0, "who was there first is refused");
+    let told = folding.told("client_conflict");
+    let [told] = &told[..] else {
+        panic!("{told:?}")
+    };
+    assert_eq!(told["addresses"][0]["address"], Value::from("127.0.0.1"));
+
+    // No storm: the first has its poll, the other is refused without another word in the log.
+    held(here, 1).await;
+    let (polls, before) = (original.polls(), copy.refused());
+    let records = deployment.records("scheduling").await.len();
+    eventually(async || (copy.refused() >= before + 3).then_some(())).await;
+    assert_eq!(original.polls(), polls, "its poll was disturbed");
+    assert_eq!(deployment.records("scheduling").await.len(), records);
+    let refused: i64 = running
+        .iter()
+        .map(|one| one.metrics.refused_clone.get())
+        .sum();
+    assert!(refused >= 6, "{refused}");
+    drop((original, copy));
+    for one in running {
+        one.stop().await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn of_two_agents_of_one_key_at_one_frontend_the_later_is_refused() {
+    take_turns(1).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn of_two_agents_of_one_key_at_two_frontends_the_later_is_refused() {
+    take_turns(2).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_agent_whose_connection_died_silently_is_not_locked_out() {
+    let deployment = Deployment::new().await;
+    let folding = deployment.fold(|_| {});
+    let (here, there) = (deployment.start().await, deployment.start().await);
+    let agent = TestAgent::enrolled(&deployment, &here).await;
+    let mut sessions = vec![agent];
+    let mut dead = Vec::new();
+    for turn in 0..6 {
+        // Its connection is dead, but nobody has told this side: the poll is still held.
+        let next = sessions[0].at(&deployment, if turn % 2 == 0 { &there } else { &here });
+        let last = sessions.pop().unwrap();
+        dead.push(tokio::spawn(async move { last.poll().await.status() }));
+        let (of, other) = if turn % 2 == 0 {
+            (&here, &there)
+        } else {
+            (&there, &here)
+        };
+        held(of, 1).await;
+        held(other, 0).await;
+        sessions.push(next);
+    }
+    let last = sessions.pop().unwrap();
+    let poll = tokio::spawn(async move { last.poll().await.status() });
+    held(&here, 1).await;
+    held(&there, 0).await;
+    assert!(!poll.is_finished());
+    for poll in dead {
+        assert_eq!(poll.await.unwrap(), StatusCode::OK, "it ended with nothing");
+    }
+    assert!(folding.told("client_conflict").is_empty());
+    assert_eq!(
+        here.metrics.refused_clone.get() + there.metrics.refused_clone.get(),
+        0
+    );
+    poll.abort();
+    here.stop().await;
+    there.stop().await;
+}
