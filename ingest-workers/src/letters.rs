@@ -1,17 +1,18 @@
 //! Dead letters: how workers write them, and the group `dead-letters`, by which people find them.
 
 use crate::Ports;
+use crate::batch::{Epochs, Marks, gather, mark};
 use crate::persist::persist;
 use bytes::Bytes;
 use nublar_core::letters::{KEPT, partition, slim, version};
 use nublar_ports::Membership;
 use nublar_ports::index::{Collection, Document, Outcome};
-use nublar_ports::log::{GroupEvent, Position, Record};
+use nublar_ports::log::{Position, Record};
 use nublar_schemas::codec::{CodecError, Record as _};
 use nublar_schemas::records::DeadLetter;
 use nublar_schemas::topics::DEAD_LETTERS;
+use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
-use std::collections::{BTreeMap, HashMap};
 use tokio_util::sync::CancellationToken;
 
 const BATCH_RECORDS: usize = 64;
@@ -49,40 +50,18 @@ async fn without_large_copy(ports: &Ports, letter: DeadLetter) -> DeadLetter {
 pub(crate) async fn run(ports: Ports, shutdown: CancellationToken) {
     let name = DEAD_LETTERS.name;
     let mut member = Membership::join(ports.log.clone(), name, name, shutdown.clone());
-    let mut epochs = HashMap::new();
+    let mut epochs = Epochs::new();
     loop {
         let event = tokio::select! {
             biased;
             () = shutdown.cancelled() => break,
             event = member.next() => event,
         };
-        let mut batch: Vec<Record> = Vec::new();
-        let mut next = Some(event);
-        while let Some(event) = next {
-            match event {
-                GroupEvent::Record(record) => batch.push(record),
-                GroupEvent::Assigned {
-                    partition, epoch, ..
-                } => {
-                    epochs.insert(partition, epoch);
-                }
-                GroupEvent::Revoked { partition } => {
-                    epochs.remove(&partition);
-                    batch.retain(|record| record.partition != partition);
-                }
-            }
-            next = if batch.len() >= BATCH_RECORDS {
-                None
-            } else {
-                member.try_next()
-            };
-        }
+        let batch = gather(event, &mut member, &mut epochs, BATCH_RECORDS);
         tokio::select! {
             biased;
             marks = put(&ports, batch, &mut epochs) => {
-                for (partition, (epoch, next)) in marks {
-                    member.mark(partition, epoch, next);
-                }
+                mark(&member, marks);
             }
             () = shutdown.cancelled() => break,
         }
@@ -91,13 +70,9 @@ pub(crate) async fn run(ports: Ports, shutdown: CancellationToken) {
 }
 
 /// Puts the letters of a batch. Returns what may be marked.
-async fn put(
-    ports: &Ports,
-    batch: Vec<Record>,
-    epochs: &mut HashMap<u32, u64>,
-) -> HashMap<u32, (u64, Position)> {
+async fn put(ports: &Ports, batch: Vec<Record>, epochs: &mut Epochs) -> Marks {
     let mut newest: BTreeMap<(String, String), (u64, DeadLetter)> = BTreeMap::new();
-    let mut marks = HashMap::new();
+    let mut marks = Marks::new();
     for record in batch {
         let (partition, position) = (record.partition, record.position);
         let Some(epoch) = epochs.get(&partition).copied() else {

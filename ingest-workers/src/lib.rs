@@ -7,6 +7,7 @@
 //! | file | what |
 //! |---|---|
 //! | `agents` | groups `results`, `uploads` and `events`: what agents sent |
+//! | `batch` | what is read and marked at once |
 //! | `stored` | writing parts, counting what is there |
 //! | `state` | group `state`: the foreman's documents |
 //! | `letters` | group `dead-letters`: what could not be taken |
@@ -17,6 +18,7 @@
 //! | `persist` | trying again for ever, unless it makes no sense |
 
 mod agents;
+mod batch;
 mod letters;
 mod lives;
 mod persist;

@@ -6,15 +6,16 @@
 //! the flow's document it was made for. Repeating it, or making it late, changes nothing.
 
 use crate::Ports;
+use crate::batch::{Epochs, Marks, gather, mark};
 use crate::lives::Lives;
 use crate::sealing::{Ended, refresh, seal};
 use nublar_core::ids::{FlowId, Life};
 use nublar_ports::Membership;
-use nublar_ports::log::{GroupEvent, Position, Record};
+use nublar_ports::log::{Position, Record};
 use nublar_schemas::codec::{CodecError, Record as _};
 use nublar_schemas::records::Document;
 use serde::Deserialize;
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use tokio_util::sync::CancellationToken;
 
@@ -22,34 +23,14 @@ const BATCH_RECORDS: usize = 512;
 
 pub(crate) async fn run(ports: Ports, lives: Arc<Lives>, shutdown: CancellationToken) {
     let mut member = Membership::join(ports.log.clone(), "seals", "state", shutdown.clone());
-    let mut epochs = HashMap::new();
+    let mut epochs = Epochs::new();
     loop {
         let event = tokio::select! {
             biased;
             () = shutdown.cancelled() => break,
             event = member.next() => event,
         };
-        let mut batch: Vec<Record> = Vec::new();
-        let mut next = Some(event);
-        while let Some(event) = next {
-            match event {
-                GroupEvent::Record(record) => batch.push(record),
-                GroupEvent::Assigned {
-                    partition, epoch, ..
-                } => {
-                    epochs.insert(partition, epoch);
-                }
-                GroupEvent::Revoked { partition } => {
-                    epochs.remove(&partition);
-                    batch.retain(|record| record.partition != partition);
-                }
-            }
-            next = if batch.len() >= BATCH_RECORDS {
-                None
-            } else {
-                member.try_next()
-            };
-        }
+        let batch = gather(event, &mut member, &mut epochs, BATCH_RECORDS);
         let (ended, marks) = sort(batch, &mut epochs);
         let sealing = async {
             if !ended.is_empty() {
@@ -62,9 +43,7 @@ pub(crate) async fn run(ports: Ports, lives: Arc<Lives>, shutdown: CancellationT
         tokio::select! {
             biased;
             () = sealing => {
-                for (partition, (epoch, next)) in marks {
-                    member.mark(partition, epoch, next);
-                }
+                mark(&member, marks);
             }
             // A file may have terabytes: it is begun anew by whoever comes next.
             () = shutdown.cancelled() => break,
@@ -73,15 +52,10 @@ pub(crate) async fn run(ports: Ports, lives: Arc<Lives>, shutdown: CancellationT
     member.flush().await;
 }
 
-type Marks = HashMap<u32, (u64, Position)>;
-
 /// The newest document of each flow of the batch that has ended and has files, and what may be
 /// marked when they are sealed.
-fn sort(
-    batch: Vec<Record>,
-    epochs: &mut HashMap<u32, u64>,
-) -> (BTreeMap<(Life, FlowId), Ended>, Marks) {
-    let (mut flows, mut marks) = (BTreeMap::new(), HashMap::new());
+fn sort(batch: Vec<Record>, epochs: &mut Epochs) -> (BTreeMap<(Life, FlowId), Ended>, Marks) {
+    let (mut flows, mut marks) = (BTreeMap::new(), Marks::new());
     for record in batch {
         let Some(epoch) = epochs.get(&record.partition).copied() else {
             continue;

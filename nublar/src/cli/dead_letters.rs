@@ -1,6 +1,7 @@
 //! `dead-letters`: list, show, retry, drop.
 
 use super::DeadLetters;
+use super::hex::Hex;
 use super::output::{Output, number, text};
 use super::rest::{Rest, escaped, read};
 use super::table::Table;
@@ -8,7 +9,6 @@ use super::times::{size, time};
 use anyhow::{Result, bail};
 use reqwest::Method;
 use serde_json::Value;
-use std::fmt::Write as _;
 use std::process::ExitCode;
 
 /// How a copy is printed.
@@ -137,27 +137,13 @@ async fn print_copy(rest: &Rest, out: &mut Output, id: &str, format: CopyFormat)
     let copy = answer.bytes().await?;
     match format {
         CopyFormat::Raw => out.bytes(&copy),
-        CopyFormat::Hex => out.bytes(hex(&copy).as_bytes()),
+        CopyFormat::Hex => {
+            let mut hex = Hex::new(0);
+            hex.write(out, &copy)?;
+            hex.end(out)
+        }
         CopyFormat::Text => out.bytes(runs(&copy).as_bytes()),
     }
-}
-
-/// Sixteen bytes a line.
-pub(super) fn hex(bytes: &[u8]) -> String {
-    let mut out = String::with_capacity(bytes.len() * 5);
-    for (number, line) in bytes.chunks(16).enumerate() {
-        let mut digits = String::new();
-        let mut plain = String::new();
-        for (place, byte) in line.iter().enumerate() {
-            let gap = if place == 8 { "  " } else { " " };
-            // Writing to a string cannot fail.
-            let _ = write!(digits, "{gap}{byte:02x}");
-            let shown = byte.is_ascii_graphic() || *byte == b' ';
-            plain.push(if shown { char::from(*byte) } else { '.' });
-        }
-        let _ = writeln!(out, "{:08x} {digits:<49}  {plain}", number * 16);
-    }
-    out
 }
 
 /// The runs of printable characters, one a line.
