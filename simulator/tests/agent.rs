@@ -360,12 +360,25 @@ async fn a_network_that_loses_and_repeats_makes_the_server_see_the_same_messages
         &ledger,
     );
     let mut events = ledger.listen();
-    let flows = ["F.AAAA", "F.BBBB", "F.CCCC"];
+    let mut flows = vec![
+        "F.AAAA".to_owned(),
+        "F.BBBB".to_owned(),
+        "F.CCCC".to_owned(),
+    ];
+    let repeated = |server: &Server| {
+        let posts = server.posts();
+        let same = posts.windows(2).filter(|two| two[0].body == two[1].body);
+        same.count()
+    };
     let book = ledger.book(agent.client_id());
     let mut ended = 0;
     let deadline = Instant::now() + Duration::from_secs(60);
-    while ended < flows.len() {
+    // Chance may spare a few flows: there is work until something was repeated.
+    while ended < flows.len() || repeated(&server) == 0 {
         assert!(Instant::now() < deadline, "{ended} flows ended");
+        if ended == flows.len() {
+            flows.push(format!("F.{ended:04}"));
+        }
         // A poll's answer may be lost with its task: this server tells it again until it came.
         if server.all_delivered() {
             let missing = flows.iter().filter(|flow| book.flow(flow).is_none());
@@ -375,12 +388,6 @@ async fn a_network_that_loses_and_repeats_makes_the_server_see_the_same_messages
         let waited = tokio::time::timeout(Duration::from_millis(500), events.recv()).await;
         ended += usize::from(matches!(waited, Ok(Some(Event::Ended { .. }))));
     }
-    let posts = server.posts();
-    let repeated = posts
-        .windows(2)
-        .filter(|two| two[0].body == two[1].body)
-        .count();
-    assert!(repeated > 0, "nothing was repeated");
     // What was repeated is the same message: without repeats every row is there once.
     let mut messages: Vec<VeloMessage> = server.kept();
     messages.retain(|message| message.vql_response.is_some());
