@@ -18,6 +18,18 @@ pub fn is_unknown(stats: &FlowStats) -> bool {
         .any(|status| status.status() == ReturnedStatus::UnknownFlow)
 }
 
+/// The name of the rows that say what an agent went on with when it was told to resume uploads.
+pub const RESUMED_UPLOADS: &str = "Server.Internal.ResumedUploads";
+
+/// The status of a resumption of uploads, if the statistics are of one: those of the flow's own
+/// queries do not stand beside it.
+pub fn resumption(stats: &FlowStats) -> Option<&VeloStatus> {
+    stats.query_status.iter().find(|status| {
+        let mut names = status.names_with_response.iter();
+        names.any(|name| name == RESUMED_UPLOADS)
+    })
+}
+
 /// How a query stands, lowest rank first.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "SCREAMING_SNAKE_CASE")]

@@ -9,6 +9,8 @@ use prost::encoding::{WireType, encode_key, encode_varint};
 
 /// The field of a VeloMessage that holds a FlowRequest.
 const FLOW_REQUEST: u32 = 42;
+/// The field of a VeloMessage that holds a ResumeTransactions.
+const RESUME_TRANSACTIONS: u32 = 45;
 /// The field of a VeloMessage that holds a VQLEventTable, and the version's field in that.
 const UPDATE_EVENT_TABLE: u32 = 31;
 const VERSION: u32 = 2;
@@ -54,6 +56,17 @@ pub(crate) fn cancel(flow: &str, at_us: i64) -> Bytes {
     message.encode_to_vec().into()
 }
 
+/// The message that tells to go on with uploads; `request` is a serialized ResumeTransactions.
+pub(crate) fn resume(flow: &str, at_us: i64, request: &Bytes) -> Bytes {
+    let head = VeloMessage {
+        session_id: flow.to_owned(),
+        request_id: 1,
+        task_id: task_id(at_us),
+        ..Default::default()
+    };
+    within(&head, RESUME_TRANSACTIONS, request)
+}
+
 /// The message that tells which event queries to run; `table` is a serialized VQLEventTable
 /// without a version.
 pub(crate) fn event_table(version: i64, at_us: i64, table: &Bytes) -> Bytes {
@@ -93,6 +106,7 @@ pub(crate) fn kind(item: &Item) -> &'static str {
         Item::Task { .. } => "task",
         Item::Ask(_) => "ask",
         Item::Cancel(_) => "cancel",
+        Item::Resume { .. } => "resume",
         Item::Table { .. } => "event table",
     }
 }
@@ -101,7 +115,7 @@ pub(crate) fn kind(item: &Item) -> &'static str {
 mod tests {
     #![allow(clippy::unwrap_used, clippy::expect_used)]
     use super::*;
-    use nublar_schemas::agent::{FlowRequest, VqlCollectorArgs, VqlEventTable};
+    use nublar_schemas::agent::{FlowRequest, ResumeTransactions, VqlCollectorArgs, VqlEventTable};
 
     #[test]
     fn a_request_goes_in_byte_by_byte() {
@@ -140,6 +154,22 @@ mod tests {
         let told = message.update_event_table.unwrap();
         assert_eq!(told.event, table.event);
         assert_eq!(told.version, version as u64);
+    }
+
+    #[test]
+    fn uploads_are_gone_on_with_under_the_flows_session() {
+        let request = ResumeTransactions {
+            flow_id: "F.A".to_owned(),
+            timeout: 5,
+            ..Default::default()
+        };
+        let message = resume("F.A", 7, &request.encode_to_vec().into());
+        let message = VeloMessage::decode(message).unwrap();
+        assert_eq!(
+            (message.session_id.as_str(), message.urgent),
+            ("F.A", false)
+        );
+        assert_eq!(message.resume_transactions, Some(request));
     }
 
     #[test]

@@ -118,6 +118,7 @@ metrics! {
     tasks_delivered, "counter", "tasks_delivered_total", "tasks", "tasks that were handed to a connection";
     asks_delivered, "counter", "asks_delivered_total", "questions", "questions that were handed to a connection";
     cancels_delivered, "counter", "cancels_delivered_total", "cancels", "cancels that were handed to a connection";
+    resumes_delivered, "counter", "resumes_delivered_total", "requests", "wishes to go on with uploads that were handed to a connection";
     tables_delivered, "counter", "tables_delivered_total", "tables", "event tables that were handed to a connection";
     superseded, "counter", "superseded_total", "requests", "polls that ended because a newer one came";
     requests_missing, "counter", "requests_missing_total", "requests", "compiled requests that could not be read";

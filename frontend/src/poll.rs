@@ -47,6 +47,7 @@ impl Outgoing {
                 Item::Task { .. } => metrics.tasks_delivered.inc(),
                 Item::Ask(pairs) => metrics.asks_delivered.add(pairs.len() as i64),
                 Item::Cancel(_) => metrics.cancels_delivered.inc(),
+                Item::Resume { .. } => metrics.resumes_delivered.inc(),
                 Item::Table { .. } => metrics.tables_delivered.inc(),
             }
             tracing::debug!(client = %self.client, poll = self.poll, what = answer::kind(item), "brought");
@@ -234,6 +235,10 @@ impl Courier {
                 let body = self.request(request, flow).await?;
                 let org = client.org.as_str();
                 Some(answer::task(flow, org, *urgent, at_us, &body))
+            }
+            Item::Resume { flow, request } => {
+                let body = self.request(request, flow).await?;
+                Some(answer::resume(flow, at_us, &body))
             }
             Item::Table { version, request } => {
                 let body = self.request(request, "event table").await?;

@@ -89,6 +89,13 @@ pub enum Item {
     Ask(Vec<AskPair>),
     /// Stop this flow.
     Cancel(String),
+    /// Go on with uploads of a flow that has ended.
+    Resume {
+        /// The flow.
+        flow: String,
+        /// Where they stand.
+        request: RequestRef,
+    },
     /// Run these event queries.
     Table {
         /// The version under which the agent is to take them.
@@ -429,6 +436,13 @@ impl Delivery {
             Tasks::Ask(ask) => self.errand(&client, Item::Ask(ask.pairs.clone()), now),
             Tasks::Cancel(cancel) => {
                 self.errand(&client, Item::Cancel(cancel.flow_id.clone()), now)
+            }
+            Tasks::Resume(resume) => {
+                let item = Item::Resume {
+                    flow: resume.flow_id.clone(),
+                    request: resume.request.clone(),
+                };
+                self.errand(&client, item, now)
             }
             Tasks::EventTable(table) => {
                 let item = Item::Table {

@@ -99,7 +99,14 @@ impl Fold {
                         flow_id: id.to_string(),
                     });
                 }
-                Task::Granted | Task::Queued | Task::Resolved => {}
+                Task::Resolved => {
+                    let resumed = flow.resumed.as_ref();
+                    let tell = resumed.and_then(|resumed| {
+                        resumed.to_tell(key, client.generation, id, turn.at_us)
+                    });
+                    tell.into_iter().for_each(|resume| turn.task(resume));
+                }
+                Task::Granted | Task::Queued => {}
             }
             if rekeyed && flow.may_be_asked_about() {
                 ask.push(id.clone());

@@ -99,10 +99,9 @@ impl Fold {
             let Some(client) = self.clients.get_mut(key) else {
                 continue;
             };
-            let sure = client
-                .flows
-                .get(id)
-                .is_none_or(|flow| flow.marker && flow.task == Task::Resolved && !flow.lacks());
+            let sure = client.flows.get(id).is_none_or(|flow| {
+                flow.marker && flow.task == Task::Resolved && !flow.lacks() && !flow.left_uploads()
+            });
             if sure || *at_us <= self.wall_us {
                 client.flows.remove(id);
                 self.open.remove(&(key.clone(), id.clone()));

@@ -9,6 +9,7 @@ impl Fold {
     pub(super) fn command(&mut self, turn: &mut Turn, command: &Command) {
         let result = match command.kind.as_str() {
             "cancel" => self.cancel(turn, command),
+            "resume" => self.resume(turn, command),
             "setting" => self.setting(turn, command),
             "delete_client" => self.delete_client(turn, command),
             other => Err(format!("unknown command {other:?}")),

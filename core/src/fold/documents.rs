@@ -3,6 +3,7 @@
 use super::client::Client;
 use super::flow::{Flow, Origin, Task, Verdict};
 use super::header;
+use super::resumes::Resumed;
 use crate::ids::{ClientKey, ContentId, FlowId};
 use nublar_schemas::records::{Document, Notification};
 use serde::Serialize;
@@ -99,6 +100,7 @@ fn flow_body(key: &ClientKey, id: &FlowId, flow: &Flow) -> Value {
         "total_uploaded_bytes": stored.bytes,
         "reported": reported,
         "query_stats": queries,
+        "resumed": flow.resumed.as_ref().map(Resumed::shown),
     })
 }
 

@@ -1,5 +1,6 @@
 //! One flow: how its task stands with the agent, and how it ends.
 
+use super::resumes::Resumed;
 use crate::stats::{Reported, Totals};
 use nublar_schemas::records::{RequestRef, Stored};
 use serde::{Deserialize, Serialize};
@@ -134,6 +135,9 @@ pub(super) struct Flow {
     /// Why it is not tried any more.
     #[serde(default)]
     pub(super) given_up: Option<GivenUp>,
+    /// What the agent was last told to go on with.
+    #[serde(default)]
+    pub(super) resumed: Option<Resumed>,
 }
 
 /// Why a flow is not tried any more.
@@ -185,6 +189,7 @@ impl Flow {
             cancelled: None,
             forgotten: false,
             given_up: None,
+            resumed: None,
         }
     }
 

@@ -13,6 +13,7 @@
 //! | `reports` | statistics, questions and their answers |
 //! | `clones` | agents of one key on several machines |
 //! | `commands` | people's commands |
+//! | `resumes` | uploads that agents are told to go on with |
 //! | `clockwork` | ticks: silence, deadlines, ageing |
 //! | `tables` | which event queries clients run |
 //! | `documents` | what people read |
@@ -26,10 +27,12 @@ mod documents;
 mod flow;
 mod lives;
 mod reports;
+mod resumes;
 mod snapshot;
 mod tables;
 
 pub use documents::FlowState;
+pub use resumes::Resumption;
 pub use snapshot::{LOGIC, SnapshotError};
 
 use crate::ids::{ClientKey, FlowId, OrgId};

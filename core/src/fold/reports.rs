@@ -101,6 +101,9 @@ impl Fold {
                 }
                 continue;
             }
+            if self.resumption_seen(turn, key, &id, &stats) {
+                continue;
+            }
             self.adopt(turn, key, &id);
             let clock = self.clock;
             let Some((generation, id, flow)) = self.flow_mut(key, id.as_str()) else {

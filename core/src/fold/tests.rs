@@ -15,6 +15,7 @@ use serde_json::Value;
 
 mod clones;
 mod lives;
+mod resumes;
 
 const CLIENT: &str = "C.00000000000000aa";
 

@@ -76,6 +76,11 @@ pub fn arrange<'a>(parts: impl IntoIterator<Item = &'a Found>) -> Arranged {
 }
 
 impl Arranged {
+    /// How much there is from the beginning on without a gap.
+    pub fn head(&self) -> u64 {
+        self.gaps.first().map_or(self.end, |(from, _)| *from)
+    }
+
     /// Names what the whole is made of: the same pieces give the same bytes.
     pub fn content(&self) -> ContentId {
         let mut hasher = blake3::Hasher::new();

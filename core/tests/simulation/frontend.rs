@@ -258,6 +258,7 @@ impl Frontend {
                 ),
                 Item::Cancel(flow) => Given::Cancel(flow.clone()),
                 Item::Table { .. } => unreachable!("nobody announces a table"),
+                Item::Resume { .. } => unreachable!("nobody resumes uploads"),
             });
             // Side by side on the agent: in any order.
             let mut given: Vec<_> = given.collect();

@@ -145,7 +145,7 @@ async fn tell(
     compiled: &Compiled,
     deadline_s: u64,
 ) -> Answer<()> {
-    let request = request(app, compiled).await?;
+    let request = request(app, &compiled.bytes).await?;
     let mut header = app.header(Some(key), meant.generation);
     header.at_us = meant.at_us;
     let deadline_us = meant
@@ -177,8 +177,8 @@ async fn tell(
 }
 
 /// The request's place in the log, where it is put first.
-async fn request(app: &App, compiled: &Compiled) -> Answer<RequestRef> {
-    let hash = Bytes::copy_from_slice(blake3::hash(&compiled.bytes).as_bytes());
+pub(super) async fn request(app: &App, body: &Bytes) -> Answer<RequestRef> {
+    let hash = Bytes::copy_from_slice(blake3::hash(body).as_bytes());
     let header = app.header(None, 0);
     let now_us = header.at_us;
     {
@@ -192,7 +192,7 @@ async fn request(app: &App, compiled: &Compiled) -> Answer<RequestRef> {
     let record = Request {
         header,
         hash: hash.clone(),
-        body: compiled.bytes.clone(),
+        body: body.clone(),
     };
     let partitions = app.partitions(topics::REQUESTS).await?;
     let partition = u32::from(hash.first().copied().unwrap_or(0)) % partitions.max(1);

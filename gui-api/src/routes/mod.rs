@@ -15,6 +15,7 @@ pub(crate) mod logs;
 pub(crate) mod packs;
 mod ranged;
 pub(crate) mod results;
+pub(crate) mod resume;
 pub(crate) mod tools;
 pub(crate) mod topics;
 pub(crate) mod uploads;
@@ -44,6 +45,10 @@ pub(crate) fn routes() -> Router<Arc<App>> {
         .route(
             "/clients/{client}/flows/{flow}/cancel",
             post(commands::cancel),
+        )
+        .route(
+            "/clients/{client}/flows/{flow}/resume",
+            post(resume::resume),
         )
         .route("/clients/{client}/flows/{flow}/results", get(results::list))
         .route(

@@ -3,6 +3,7 @@
 use super::answers::{PARTIAL, Shared, TOTAL, streamed, value};
 use super::flows::Flow;
 use super::ranged::{bodiless, head, requested};
+use super::resume::{announced, is_of};
 use crate::app::App;
 use crate::guard::Params;
 use crate::refusal::{Answer, Refusal};
@@ -84,13 +85,17 @@ pub(crate) async fn list(
     let all = by_upload(&found);
     let total = all.len();
     let ids: HashSet<String> = all.keys().cloned().collect();
-    let resumable = is_resumable(&flow.body);
     let some: Vec<_> = all
         .into_iter()
         .skip(asked.start)
         .take(asked.limit.unwrap_or(USUAL))
         .collect();
     let described = describe(&app, &within, some).await?;
+    let announced = if Flow::has_ended(&flow.body) && described.iter().any(|one| !one.complete) {
+        announced(&app, &within).await?
+    } else {
+        Vec::new()
+    };
     let seals: Vec<_> = described
         .iter()
         .map(|upload| app.seal(&within, upload))
@@ -111,8 +116,8 @@ pub(crate) async fn list(
         if upload.sparse && !upload.complete && ids.contains(&upload.twin) {
             shown["replaced_by"] = json!(upload.twin);
         }
-        let resumes = RESUMABLE.contains(&upload.accessor.as_str());
-        shown["resumable"] = json!(resumable && resumes && !upload.complete);
+        let may_go_on = !upload.complete && announced.iter().any(|one| is_of(one, upload));
+        shown["resumable"] = json!(may_go_on);
         uploads.push(shown);
     }
     let mut response = Json(Value::Array(uploads)).into_response();
@@ -137,29 +142,7 @@ async fn hash(
     sha256(app, within, upload).await
 }
 
-/// The accessors whose uploads agents can go on with.
-const RESUMABLE: [&str; 4] = ["auto", "file", "ntfs", "ext4"];
-
-/// Whether a flow asks for uploads that can be gone on with.
-fn is_resumable(flow: &Value) -> bool {
-    fn asks(value: &Value) -> bool {
-        match value {
-            Value::Object(fields) => fields.iter().any(|(name, value)| {
-                let on = value.as_str().is_some_and(|value| {
-                    ["Y", "YES", "TRUE", "OK"]
-                        .iter()
-                        .any(|yes| value.eq_ignore_ascii_case(yes))
-                });
-                name == "UPLOAD_IS_RESUMABLE" && on || asks(value)
-            }),
-            Value::Array(list) => list.iter().any(asks),
-            _ => false,
-        }
-    }
-    flow.get("request").is_some_and(asks)
-}
-
-async fn buffers(app: &App, flow: &Flow) -> Answer<Vec<Found>> {
+pub(super) async fn buffers(app: &App, flow: &Flow) -> Answer<Vec<Found>> {
     let stored = flow.number("total_uploaded_bytes");
     app.found(Collection::Buffers, &flow.within(), stored).await
 }

@@ -9,6 +9,7 @@ mod events;
 mod following;
 mod letters;
 mod reading;
+mod resuming;
 mod secrets;
 mod stage;
 mod tools;

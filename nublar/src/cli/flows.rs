@@ -125,6 +125,7 @@ fn print(out: &mut Output, flow: &Value) -> Result<()> {
             },
         ),
         ("backtrace", named("backtrace")),
+        ("uploads resumed", resumed(flow)),
     ])?;
     let queries = flow
         .get("query_stats")
@@ -152,6 +153,26 @@ fn print(out: &mut Output, flow: &Value) -> Result<()> {
     }
     out.line("")?;
     out.table(&table, "")
+}
+
+/// Whether somebody had the agent go on with uploads, and how far that is.
+fn resumed(flow: &Value) -> String {
+    let Some(resumed) = flow.get("resumed").filter(|resumed| resumed.is_object()) else {
+        return String::new();
+    };
+    let error = text(resumed, "error");
+    let reason = if error.is_empty() {
+        error
+    } else {
+        format!(": {error}")
+    };
+    let at = time(resumed.get("at").and_then(Value::as_i64));
+    format!(
+        "{}, {} of them, asked by {} at {at}{reason}",
+        text(resumed, "state"),
+        number(resumed, "uploads"),
+        text(resumed, "by"),
+    )
 }
 
 pub(super) async fn cancel(rest: &Rest, out: &mut Output, of: &OfFlow) -> Result<ExitCode> {

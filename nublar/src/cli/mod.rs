@@ -188,6 +188,12 @@ pub(crate) struct OfFlow {
 #[derive(Debug, Args)]
 #[command(group(ArgGroup::new("how").args(["out", "hex"])))]
 pub(crate) struct Wanted {
+    /// Have the agent go on with what it has not sent whole; the flow must have ended
+    #[arg(long, conflicts_with = "get")]
+    resume: bool,
+    /// Seconds that the agent may work on it
+    #[arg(long, value_name = "N", requires = "resume")]
+    timeout: Option<u64>,
     /// This file: its name, its path or its upload id
     #[arg(long, value_name = "NAME", requires = "how")]
     get: Option<String>,

@@ -5,10 +5,11 @@ use super::download::{Download, into_file};
 use super::flows::path;
 use super::hex::Hex;
 use super::output::{Output, number, text};
-use super::rest::{Rest, escaped};
+use super::rest::{Rest, escaped, read};
 use super::table::{Table, shown};
 use super::times::size;
 use anyhow::{Result, bail};
+use reqwest::Method;
 use serde_json::Value;
 use std::path::{Path, PathBuf};
 
@@ -18,6 +19,9 @@ pub(super) async fn perform(
     of: &OfFlow,
     asked: super::Wanted,
 ) -> Result<()> {
+    if asked.resume {
+        return resume(rest, out, of, asked.timeout).await;
+    }
     let Some(name) = asked.get else {
         return list(rest, out, of).await;
     };
@@ -38,6 +42,31 @@ pub(super) async fn perform(
             };
             look(rest, out, of, &name, &bytes).await
         }
+    }
+}
+
+async fn resume(rest: &Rest, out: &mut Output, of: &OfFlow, timeout: Option<u64>) -> Result<()> {
+    let timeout = timeout.map(|seconds| format!("?timeout_s={seconds}"));
+    let path = format!("{}/resume{}", path(of), timeout.unwrap_or_default());
+    let answer = read(rest.send(rest.request(Method::POST, &path)).await?).await?;
+    if out.json {
+        return out.value(&answer);
+    }
+    let Some(uploads) = answer.get("uploads").and_then(Value::as_u64) else {
+        return out.line(&format!(
+            "the wish is on record, but the foreman has not answered yet; look again with: nublar flow {} {}",
+            of.client, of.flow
+        ));
+    };
+    let missing = size(number(&answer, "bytes"));
+    out.line(&format!(
+        "the agent is to go on with {uploads} uploads; {missing} are missing"
+    ))?;
+    match number(&answer, "left") {
+        0 => Ok(()),
+        left => out.line(&format!(
+            "{left} more wait: resume again when these are done"
+        )),
     }
 }
 

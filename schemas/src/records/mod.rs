@@ -16,4 +16,4 @@ pub use tables::{
     ClientKey, ClientLife, CommandDone, DeadLetter, Document, Notification, Notifications,
     Registry, Request, Setting, Snapshot, Wish,
 };
-pub use tasks::{Ask, AskPair, Cancel, EventTable, Grant, Holder, Offer, Tasks, Withdraw};
+pub use tasks::{Ask, AskPair, Cancel, EventTable, Grant, Holder, Offer, Resume, Tasks, Withdraw};

@@ -162,7 +162,7 @@ pub struct Command {
     pub header: Header,
     /// The command's id, chosen by the caller.
     pub id: String,
-    /// What to do: `cancel`, `setting`, `delete_client`.
+    /// What to do: `cancel`, `resume`, `setting`, `delete_client`.
     pub kind: String,
     /// What to do it to: a flow id, a setting's `kind/id`, a client id.
     pub target: String,

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 topic_union! {
     /// A record of `tasks`.
-    Tasks { Offer, Grant, Ask, Cancel, Withdraw, EventTable, Holder }
+    Tasks { Offer, Grant, Ask, Cancel, Withdraw, EventTable, Holder, Resume }
 }
 
 /// A task waits for its client's poll.
@@ -109,3 +109,15 @@ pub struct Holder {
     pub hold_ms: i64,
 }
 record!(Holder, "holder.v1");
+
+/// Tell the agent to go on with uploads of a flow that has ended.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Resume {
+    /// Which client.
+    pub header: Header,
+    /// The flow.
+    pub flow_id: String,
+    /// What to deliver: a ResumeTransactions.
+    pub request: RequestRef,
+}
+record!(Resume, "resume.v1");

@@ -13,3 +13,4 @@ mod balancers;
 mod bench;
 mod direct;
 mod life;
+mod resumed;
