@@ -123,10 +123,7 @@ impl Partition {
             source,
         };
         let input = Scheduling::decode(&record.value).map_err(unreadable)?;
-        self.next = Position {
-            offset: record.position.offset + 1,
-            ..record.position
-        };
+        self.next = record.position.after();
         self.since_snapshot += 1;
         Ok(self.fold.apply(
             version(record.position.generation, record.position.offset),

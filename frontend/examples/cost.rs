@@ -69,6 +69,14 @@ impl Agent {
     }
 }
 
+/// Every agent at once posts its body, and is answered so.
+async fn each_posts(agents: &mut [Agent], path: &str, bodies: &[Bytes], status: u16) {
+    let all = agents.iter_mut().zip(bodies);
+    let all = all.map(|(agent, body)| agent.post(path, body));
+    let answers = futures::future::join_all(all).await;
+    assert!(answers.iter().all(|answer| *answer == status));
+}
+
 /// CPU time of this process.
 fn cpu() -> Duration {
     let stat = std::fs::read_to_string("/proc/self/stat").unwrap();
@@ -257,18 +265,11 @@ async fn main() {
         agent.session.seal(&plaintext(&message)).unwrap()
     };
     let bodies: Vec<_> = agents.iter().map(csr).collect();
-    report("enrolment (one rsa decryption, checks)", AGENTS, async {
-        let all = agents
-            .iter_mut()
-            .zip(&bodies)
-            .map(|(agent, body)| agent.post("control", body));
-        assert!(
-            futures::future::join_all(all)
-                .await
-                .iter()
-                .all(|status| *status == 406)
-        );
-    })
+    report(
+        "enrolment (one rsa decryption, checks)",
+        AGENTS,
+        each_posts(&mut agents, "control", &bodies, 406),
+    )
     .await;
 
     let check_in = plaintext(&VeloMessage {
@@ -276,22 +277,16 @@ async fn main() {
         foreman_checkin: Some(ForemanCheckin::default()),
         ..Default::default()
     });
-    let polls: Vec<Bytes> = agents
-        .iter()
-        .map(|agent| agent.session.seal(&check_in).unwrap())
-        .collect();
-    report("first poll (rsa again, now verified)", AGENTS, async {
-        let all = agents
-            .iter_mut()
-            .zip(&polls)
-            .map(|(agent, body)| agent.post("reader", body));
-        assert!(
-            futures::future::join_all(all)
-                .await
-                .iter()
-                .all(|status| *status == 200)
-        );
-    })
+    let sealed = |agents: &[Agent]| -> Vec<Bytes> {
+        let seal = |agent: &Agent| agent.session.seal(&check_in).unwrap();
+        agents.iter().map(seal).collect()
+    };
+    let polls = sealed(&agents);
+    report(
+        "first poll (rsa again, now verified)",
+        AGENTS,
+        each_posts(&mut agents, "reader", &polls, 200),
+    )
     .await;
     println!(
         "{:<48} {:>8.2} of private keys, an enrolled agent's first poll included",
@@ -314,23 +309,13 @@ async fn main() {
     for agent in &mut agents {
         agent.session = AgentSession::new(&agent.key, server.public_key()).unwrap();
     }
-    let polls: Vec<Bytes> = agents
-        .iter()
-        .map(|agent| agent.session.seal(&check_in).unwrap())
-        .collect();
+    let polls = sealed(&agents);
     let before = rsa(&metrics);
-    let back = report("poll under a new session (a reconnect)", AGENTS, async {
-        let all = agents
-            .iter_mut()
-            .zip(&polls)
-            .map(|(agent, body)| agent.post("reader", body));
-        assert!(
-            futures::future::join_all(all)
-                .await
-                .iter()
-                .all(|status| *status == 200)
-        );
-    })
+    let back = report(
+        "poll under a new session (a reconnect)",
+        AGENTS,
+        each_posts(&mut agents, "reader", &polls, 200),
+    )
     .await;
     println!(
         "{:<48} {:>8.2} of private keys",

@@ -8,7 +8,7 @@ use futures::future::{BoxFuture, Shared};
 use nublar_core::ids::ClientKey;
 use nublar_core::partition;
 use nublar_ports::Log;
-use nublar_ports::log::{From, LogError, Position, Record, Tail, TailEvent};
+use nublar_ports::log::{From, LogError, Position, Record, TailEvent};
 use nublar_schemas::codec::CodecError;
 use nublar_schemas::records::Registry as RegistryRecord;
 use nublar_schemas::topics::REGISTRY;
@@ -214,7 +214,7 @@ impl Registry {
             .await?;
         loop {
             tokio::select! {
-                event = next(&mut *tail) => self.take(event?, ended),
+                event = tail.next_patiently() => self.take(event?, ended),
                 () = self.reopen.notified() => return Ok(()),
             }
         }
@@ -225,10 +225,7 @@ impl Registry {
         let (partition, passed, halted) = match event {
             TailEvent::CaughtUp { partition, to } => (partition, to, false),
             TailEvent::Record(record) => {
-                let next = Position {
-                    offset: record.position.offset + 1,
-                    ..record.position
-                };
+                let next = record.position.after();
                 let applied = self.apply(&record);
                 if let Ok(Some((client, life))) = &applied {
                     ended(client, *life);
@@ -300,18 +297,5 @@ impl Registry {
         let is = entry.registered().is_some();
         self.metrics.registered.add(i64::from(is) - i64::from(was));
         Ok(ended)
-    }
-}
-
-/// The next event; errors that pass are waited out.
-async fn next(tail: &mut dyn Tail) -> Result<TailEvent, LogError> {
-    loop {
-        match tail.next().await {
-            Err(error @ (LogError::Unavailable(_) | LogError::Full(_))) => {
-                tracing::debug!(%error, "the registry can not be read now");
-                sleep(RETRY).await;
-            }
-            other => return other,
-        }
     }
 }

@@ -55,8 +55,8 @@ async fn read(
         deliveries.begin_anew();
     }
     loop {
-        match tail.next().await {
-            Ok(TailEvent::Record(record)) => match Tasks::decode(&record.value) {
+        match tail.next_patiently().await? {
+            TailEvent::Record(record) => match Tasks::decode(&record.value) {
                 Ok(task) => deliveries.task(&task),
                 Err(error) => {
                     // Whatever it is, the foreman comes back to it at the next check-in.
@@ -64,13 +64,7 @@ async fn read(
                     tracing::error!(partition = record.partition, %error, "task record skipped");
                 }
             },
-            Ok(TailEvent::CaughtUp { .. }) => {}
-            Err(error @ (LogError::OutOfRange { .. } | LogError::Refused(_))) => return Err(error),
-            // The tail goes on where it was.
-            Err(error) => {
-                tracing::debug!(%error, "tasks can not be read now");
-                sleep(RETRY).await;
-            }
+            TailEvent::CaughtUp { .. } => {}
         }
     }
 }

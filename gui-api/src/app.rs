@@ -83,6 +83,18 @@ impl App {
         }
     }
 
+    /// Waits until the settings that there were at the start are read.
+    pub(crate) async fn settings_ready(&self) -> Answer<()> {
+        let progress = &self.settings.progress;
+        progress.ready("the settings", self.config.deadline).await
+    }
+
+    /// Waits until the clients that there were at the start are read.
+    pub(crate) async fn registry_ready(&self) -> Answer<()> {
+        let progress = &self.registry.progress;
+        progress.ready("the registry", self.config.deadline).await
+    }
+
     /// The number of partitions of a topic, which never changes.
     pub(crate) async fn partitions(&self, topic: topics::Topic) -> Answer<u32> {
         let known = || {

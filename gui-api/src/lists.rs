@@ -84,10 +84,7 @@ impl App {
             Kind::Flow => Collection::Flows,
             Kind::Client => Collection::Clients,
         };
-        self.registry
-            .progress
-            .ready("the registry", self.config.deadline)
-            .await?;
+        self.registry_ready().await?;
         let recent = self.recent.all(wanted.kind, wanted.life);
         let mut recent: HashMap<&str, _> =
             recent.iter().map(|seen| (seen.id.as_str(), seen)).collect();

@@ -209,10 +209,7 @@ impl Worker {
                     continue;
                 }
             }
-            let next = Position {
-                offset: record.position.offset + 1,
-                ..record.position
-            };
+            let next = record.position.after();
             written.insert(partition, next);
         }
         self.load_sums(&plans).await;

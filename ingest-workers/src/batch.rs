@@ -3,6 +3,7 @@
 use nublar_ports::Membership;
 use nublar_ports::log::{GroupEvent, Position, Record};
 use std::collections::HashMap;
+use tokio_util::sync::CancellationToken;
 
 /// The epochs of the partitions that this member owns.
 pub(crate) type Epochs = HashMap<u32, u64>;
@@ -10,16 +11,20 @@ pub(crate) type Epochs = HashMap<u32, u64>;
 /// How far each partition may be marked, under which epoch.
 pub(crate) type Marks = HashMap<u32, (u64, Position)>;
 
-/// The records that are there, with this event, of partitions that are owned after it; `limit` of
-/// them at most.
-pub(crate) fn gather(
-    event: GroupEvent,
+/// Waits for something to happen. The records that are there then, of partitions that are owned;
+/// `limit` of them at most. None at the shutdown.
+pub(crate) async fn gather(
     member: &mut Membership,
     epochs: &mut Epochs,
     limit: usize,
-) -> Vec<Record> {
+    shutdown: &CancellationToken,
+) -> Option<Vec<Record>> {
     let mut batch: Vec<Record> = Vec::new();
-    let mut next = Some(event);
+    let mut next = tokio::select! {
+        biased;
+        () = shutdown.cancelled() => return None,
+        event = member.next() => Some(event),
+    };
     while let Some(event) = next {
         match event {
             GroupEvent::Record(record) => batch.push(record),
@@ -39,7 +44,7 @@ pub(crate) fn gather(
             member.try_next()
         };
     }
-    batch
+    Some(batch)
 }
 
 /// Marks what was done.

@@ -7,7 +7,7 @@ use bytes::Bytes;
 use nublar_core::letters::{KEPT, partition, slim, version};
 use nublar_ports::Membership;
 use nublar_ports::index::{Collection, Document, Outcome};
-use nublar_ports::log::{Position, Record};
+use nublar_ports::log::Record;
 use nublar_schemas::codec::{CodecError, Record as _};
 use nublar_schemas::records::DeadLetter;
 use nublar_schemas::topics::DEAD_LETTERS;
@@ -51,13 +51,7 @@ pub(crate) async fn run(ports: Ports, shutdown: CancellationToken) {
     let name = DEAD_LETTERS.name;
     let mut member = Membership::join(ports.log.clone(), name, name, shutdown.clone());
     let mut epochs = Epochs::new();
-    loop {
-        let event = tokio::select! {
-            biased;
-            () = shutdown.cancelled() => break,
-            event = member.next() => event,
-        };
-        let batch = gather(event, &mut member, &mut epochs, BATCH_RECORDS);
+    while let Some(batch) = gather(&mut member, &mut epochs, BATCH_RECORDS, &shutdown).await {
         tokio::select! {
             biased;
             marks = put(&ports, batch, &mut epochs) => {
@@ -106,10 +100,7 @@ async fn put(ports: &Ports, batch: Vec<Record>, epochs: &mut Epochs) -> Marks {
                 tracing::error!(partition, offset = position.offset, %error, "a dead letter is damaged itself: people will not find it");
             }
         }
-        let next = Position {
-            offset: position.offset + 1,
-            ..position
-        };
+        let next = position.after();
         marks.insert(partition, (epoch, next));
     }
     let mut bulks: BTreeMap<String, Vec<Document>> = BTreeMap::new();

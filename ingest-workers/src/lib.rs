@@ -107,30 +107,15 @@ pub async fn run(
         async move { lives.run(reading).await }
     });
     for group in &config.groups {
-        let (config, ports, shutdown) = (config.clone(), ports.clone(), shutdown.clone());
-        let lives = lives.clone();
+        let (ports, lives, shutdown) = (ports.clone(), lives.clone(), shutdown.clone());
+        let agents = |stream| {
+            let (ports, lives, shutdown) = (ports.clone(), lives.clone(), shutdown.clone());
+            agents::run(stream, config.clone(), ports, lives, shutdown)
+        };
         match group.as_str() {
-            "results" => groups.spawn(agents::run(
-                agents::Stream::Results,
-                config,
-                ports,
-                lives,
-                shutdown,
-            )),
-            "uploads" => groups.spawn(agents::run(
-                agents::Stream::Uploads,
-                config,
-                ports,
-                lives,
-                shutdown,
-            )),
-            "events" => groups.spawn(agents::run(
-                agents::Stream::Events,
-                config,
-                ports,
-                lives,
-                shutdown,
-            )),
+            "results" => groups.spawn(agents(agents::Stream::Results)),
+            "uploads" => groups.spawn(agents(agents::Stream::Uploads)),
+            "events" => groups.spawn(agents(agents::Stream::Events)),
             "state" => groups.spawn(state::run(ports, lives, shutdown)),
             "dead-letters" => groups.spawn(letters::run(ports, shutdown)),
             "seals" => groups.spawn(seals::run(ports, lives, shutdown)),

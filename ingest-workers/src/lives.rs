@@ -4,7 +4,7 @@
 use crate::persist::persist;
 use nublar_core::ids::{ClientKey, Life};
 use nublar_ports::Log;
-use nublar_ports::log::{From, LogError, Position, Record, Tail, TailEvent};
+use nublar_ports::log::{From, LogError, Position, Record, TailEvent};
 use nublar_schemas::codec::CodecError;
 use nublar_schemas::records::Registry;
 use nublar_schemas::topics::REGISTRY;
@@ -110,7 +110,7 @@ impl Lives {
             .await?;
         loop {
             tokio::select! {
-                event = next(&mut *tail) => self.take(event?),
+                event = tail.next_patiently() => self.take(event?),
                 () = self.reopen.notified() => return Ok(()),
             }
         }
@@ -120,10 +120,7 @@ impl Lives {
         let (partition, passed, halted) = match event {
             TailEvent::CaughtUp { partition, to } => (partition, to, false),
             TailEvent::Record(record) => {
-                let next = Position {
-                    offset: record.position.offset + 1,
-                    ..record.position
-                };
+                let next = record.position.after();
                 (record.partition, next, self.apply(&record).is_err())
             }
         };
@@ -155,19 +152,6 @@ impl Lives {
                 tracing::error!(partition = record.partition, %error, "damaged registry record");
                 Ok(())
             }
-        }
-    }
-}
-
-/// The next event; errors that pass are waited out.
-async fn next(tail: &mut dyn Tail) -> Result<TailEvent, LogError> {
-    loop {
-        match tail.next().await {
-            Err(error @ (LogError::Unavailable(_) | LogError::Full(_))) => {
-                tracing::debug!(%error, "the registry can not be read now");
-                sleep(RETRY).await;
-            }
-            other => return other,
         }
     }
 }

@@ -8,7 +8,7 @@ use aws_lc_rs::digest;
 use bytes::Bytes;
 use futures::future::try_join_all;
 use futures::{StreamExt, stream};
-use nublar_core::ids::{FlowId, Life};
+use nublar_core::ids::{FlowId, Life, hex};
 use nublar_core::ingest::{
     Arranged, Extent, Found, Piece, Reports, SEALS, Seal, Verdict, arrange, inflate, plain_data,
     week_of,
@@ -224,9 +224,7 @@ impl Reading<'_> {
             }
             page = self.page(Collection::Buffers, &query).await;
         }
-        let hash = context.finish();
-        let hash = hash.as_ref().iter().map(|byte| format!("{byte:02x}"));
-        Ok(Some(hashed(hash.collect())))
+        Ok(Some(hashed(hex(context.finish().as_ref()))))
     }
 
     async fn earlier(&self, upload: &str) -> Option<Seal> {

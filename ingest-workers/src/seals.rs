@@ -11,7 +11,7 @@ use crate::lives::Lives;
 use crate::sealing::{Ended, refresh, seal};
 use nublar_core::ids::{FlowId, Life};
 use nublar_ports::Membership;
-use nublar_ports::log::{Position, Record};
+use nublar_ports::log::Record;
 use nublar_schemas::codec::{CodecError, Record as _};
 use nublar_schemas::records::Document;
 use serde::Deserialize;
@@ -24,13 +24,7 @@ const BATCH_RECORDS: usize = 512;
 pub(crate) async fn run(ports: Ports, lives: Arc<Lives>, shutdown: CancellationToken) {
     let mut member = Membership::join(ports.log.clone(), "seals", "state", shutdown.clone());
     let mut epochs = Epochs::new();
-    loop {
-        let event = tokio::select! {
-            biased;
-            () = shutdown.cancelled() => break,
-            event = member.next() => event,
-        };
-        let batch = gather(event, &mut member, &mut epochs, BATCH_RECORDS);
+    while let Some(batch) = gather(&mut member, &mut epochs, BATCH_RECORDS, &shutdown).await {
         let (ended, marks) = sort(batch, &mut epochs);
         let sealing = async {
             if !ended.is_empty() {
@@ -74,10 +68,7 @@ fn sort(batch: Vec<Record>, epochs: &mut Epochs) -> (BTreeMap<(Life, FlowId), En
             // The group `state` says what is wrong with it.
             Err(_) => {}
         }
-        let next = Position {
-            offset: record.position.offset + 1,
-            ..record.position
-        };
+        let next = record.position.after();
         marks.insert(record.partition, (epoch, next));
     }
     (flows, marks)

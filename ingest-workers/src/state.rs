@@ -175,10 +175,7 @@ impl Worker {
                     tracing::error!(partition = record.partition, offset = record.position.offset, %error, "skipping a document");
                 }
             }
-            let next = Position {
-                offset: record.position.offset + 1,
-                ..record.position
-            };
+            let next = record.position.after();
             read.insert(record.partition, next);
         }
         let mut bulks: BTreeMap<(Collection, String), Vec<Stored>> = BTreeMap::new();

@@ -8,6 +8,7 @@ use crate::setup::now_us;
 use anyhow::{Context, Result, bail};
 use aws_lc_rs::digest::{SHA256, digest};
 use clap::Subcommand;
+use nublar_core::ids::hex;
 use nublar_wire::PublicKey;
 use rcgen::{KeyPair, PKCS_RSA_SHA256, RsaKeySize};
 use time::OffsetDateTime;
@@ -119,8 +120,7 @@ fn retire(at: &At) -> Result<()> {
 fn name(pair: &Pair) -> Result<String> {
     let key = PublicKey::from_certificate_pem(pair.certificate.as_bytes())?;
     let hash = digest(&SHA256, &key.to_der());
-    let digits = hash.as_ref().iter().take(8);
-    Ok(digits.map(|byte| format!("{byte:02x}")).collect())
+    Ok(hex(&hash.as_ref()[..8]))
 }
 
 fn day(seconds: i64) -> Result<String> {

@@ -1,6 +1,7 @@
 //! The secrets file: keys and certificates of an installation, made once by `run` or `setup`.
 
 use anyhow::{Context, Result, bail};
+use nublar_core::ids::hex;
 use nublar_core::mac::{MacKey, MacKeys};
 use rcgen::{
     BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
@@ -246,7 +247,7 @@ fn random_hex(bytes: usize) -> Result<String> {
     let mut random = vec![0; bytes];
     aws_lc_rs::rand::fill(&mut random)
         .map_err(|_| anyhow::anyhow!("the operating system gives no random bytes"))?;
-    Ok(random.iter().map(|byte| format!("{byte:02x}")).collect())
+    Ok(hex(&random))
 }
 
 fn decode_hex(text: &str) -> Option<Vec<u8>> {

@@ -36,6 +36,9 @@ use bytes::Bytes;
 use futures::future::BoxFuture;
 use std::time::Duration;
 
+/// How long a log that does not answer is left alone.
+const RETRY: Duration = Duration::from_millis(200);
+
 /// A place in a partition. The generation grows when a topic is made anew (a restore, another
 /// number of partitions); offsets only compare within one generation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -44,6 +47,17 @@ pub struct Position {
     pub generation: u16,
     /// Offset in the partition, from 0.
     pub offset: u64,
+}
+
+impl Position {
+    /// The place behind the record that stands here.
+    #[must_use]
+    pub fn after(self) -> Self {
+        Self {
+            offset: self.offset + 1,
+            ..self
+        }
+    }
 }
 
 /// A record as it is read. Key and value may share memory with records around them: whoever keeps
@@ -222,6 +236,19 @@ pub trait Tail: Send {
     /// Waits for the next event. Cancel-safe. After [`LogError::OutOfRange`] (retention overtook a
     /// slow reader) the tail is of no more use; after other errors it goes on where it was.
     async fn next(&mut self) -> Result<TailEvent, LogError>;
+
+    /// Waits for the next event, however long the log is away or full. Cancel-safe.
+    async fn next_patiently(&mut self) -> Result<TailEvent, LogError> {
+        loop {
+            match self.next().await {
+                Err(error @ (LogError::Unavailable(_) | LogError::Full(_))) => {
+                    tracing::debug!(%error, "a tail waits");
+                    tokio::time::sleep(RETRY).await;
+                }
+                other => return other,
+            }
+        }
+    }
 }
 
 /// A member of a group. Dropping it leaves the group.

@@ -1,9 +1,10 @@
 //! What is wrong with an artifact's file, and where.
 
+use serde::Serialize;
 use std::fmt;
 
 /// One finding in a file.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Problem {
     /// The file's name as it was given to [`load`](super::load).
     pub file: String,

@@ -1,9 +1,10 @@
 //! Ticks: what only time can decide.
 
+use super::commands::call_off;
 use super::flow::{GivenUp, Task};
-use super::{Fold, Turn, header};
+use super::{Fold, Turn};
 use crate::ids::{ClientKey, FlowId};
-use nublar_schemas::records::{Cancel, Tick, Withdraw};
+use nublar_schemas::records::Tick;
 use std::collections::BTreeMap;
 
 impl Fold {
@@ -50,22 +51,7 @@ impl Fold {
         }
         if flow.ended_us.is_none() && flow.given_up.is_none() && wall_us >= flow.deadline_us {
             flow.given_up = Some(GivenUp::Deadline);
-            let header = header(key, generation, turn.at_us);
-            match flow.task {
-                Task::Queued => flow.task = Task::Resolved,
-                Task::Offered => {
-                    flow.task = Task::Resolved;
-                    turn.task(Withdraw {
-                        header,
-                        flow_id: id.to_string(),
-                    });
-                }
-                Task::Granted => turn.task(Cancel {
-                    header,
-                    flow_id: id.to_string(),
-                }),
-                Task::Resolved => {}
-            }
+            call_off(turn, key, generation, &id, flow);
             turn.touch_flow(key, &id);
         }
         if flow.task == Task::Granted

@@ -1,9 +1,9 @@
 //! People's commands. They were checked before; here they are checked again, and answered.
 
-use super::flow::Task;
+use super::flow::{Flow, Task};
 use super::{Fold, Output, Turn, header};
-use crate::ids::{ClientKey, OrgId};
-use nublar_schemas::records::{Cancel, Command, CommandDone, Header, Setting, Withdraw};
+use crate::ids::{ClientKey, FlowId, OrgId};
+use nublar_schemas::records::{Cancel, Command, CommandDone, Header, Setting};
 
 impl Fold {
     pub(super) fn command(&mut self, turn: &mut Turn, command: &Command) {
@@ -44,22 +44,7 @@ impl Fold {
             return Err(format!("flow {id} has ended: nothing to cancel"));
         }
         flow.cancelled = Some(command.user.clone());
-        let header = header(&key, generation, turn.at_us);
-        match flow.task {
-            Task::Queued => flow.task = Task::Resolved,
-            Task::Offered => {
-                flow.task = Task::Resolved;
-                turn.task(Withdraw {
-                    header,
-                    flow_id: id.to_string(),
-                });
-            }
-            Task::Granted => turn.task(Cancel {
-                header,
-                flow_id: id.to_string(),
-            }),
-            Task::Resolved => {}
-        }
+        call_off(turn, &key, generation, &id, flow);
         turn.touch_flow(&key, &id);
         self.pump(turn, &key);
         Ok(String::new())
@@ -93,5 +78,27 @@ impl Fold {
             body: command.body.clone(),
         }));
         Ok(format!("{{\"version\":{version}}}"))
+    }
+}
+
+/// The flow is not to run on: it is not sent any more, or its agent is told.
+pub(super) fn call_off(
+    turn: &mut Turn,
+    key: &ClientKey,
+    generation: i64,
+    id: &FlowId,
+    flow: &mut Flow,
+) {
+    match flow.task {
+        Task::Queued => flow.task = Task::Resolved,
+        Task::Offered => {
+            flow.task = Task::Resolved;
+            turn.withdraw(key, generation, id);
+        }
+        Task::Granted => turn.task(Cancel {
+            header: header(key, generation, turn.at_us),
+            flow_id: id.to_string(),
+        }),
+        Task::Resolved => {}
     }
 }

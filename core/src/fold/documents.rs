@@ -4,7 +4,7 @@ use super::client::Client;
 use super::flow::{Flow, Origin, Task, Verdict};
 use super::header;
 use super::resumes::Resumed;
-use crate::ids::{ClientKey, ContentId, FlowId};
+use crate::ids::{ClientKey, ContentId, FlowId, hex};
 use nublar_schemas::records::{Document, Notification};
 use serde::Serialize;
 use serde_json::{Map, Value, json};
@@ -102,10 +102,6 @@ fn flow_body(key: &ClientKey, id: &FlowId, flow: &Flow) -> Value {
         "query_stats": queries,
         "resumed": flow.resumed.as_ref().map(Resumed::shown),
     })
-}
-
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 pub(super) fn flow(

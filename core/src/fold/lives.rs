@@ -4,7 +4,7 @@ use super::client::Client;
 use super::flow::{GivenUp, Task};
 use super::{Fold, Output, Turn, documents, header};
 use crate::ids::ClientKey;
-use nublar_schemas::records::{ClientLife, Command, Withdraw};
+use nublar_schemas::records::{ClientLife, Command};
 
 impl Fold {
     /// Deletes a client as the command's generation knows it. One that has ended already stays as
@@ -49,10 +49,7 @@ impl Fold {
         for (id, mut flow) in ended.flows {
             self.open.remove(&(key.clone(), id.clone()));
             if flow.task == Task::Offered {
-                turn.task(Withdraw {
-                    header: header(key, ended.generation, turn.at_us),
-                    flow_id: id.to_string(),
-                });
+                turn.withdraw(key, ended.generation, &id);
             }
             if flow.ended_us.is_none() {
                 flow.given_up = Some(GivenUp::Deleted);

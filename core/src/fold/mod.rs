@@ -40,6 +40,7 @@ use crate::mac::MacKeys;
 use client::Client;
 use nublar_schemas::records::{
     Announce, ClientLife, Document, Header, Notifications, RequestRef, Scheduling, Setting, Tasks,
+    Withdraw,
 };
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
@@ -191,6 +192,14 @@ struct Turn {
 impl Turn {
     fn task(&mut self, task: impl Into<Tasks>) {
         self.outputs.push(Output::Task(task.into()));
+    }
+
+    /// Takes back what was offered of a flow.
+    fn withdraw(&mut self, key: &ClientKey, generation: i64, flow: &FlowId) {
+        self.task(Withdraw {
+            header: header(key, generation, self.at_us),
+            flow_id: flow.to_string(),
+        });
     }
 
     fn touch_flow(&mut self, key: &ClientKey, flow: &FlowId) {

@@ -6,7 +6,7 @@ use super::{Fold, Turn, header};
 use crate::ids::{ClientKey, FlowId, Session};
 use crate::stats::is_unknown;
 use nublar_schemas::agent::FlowStats;
-use nublar_schemas::records::{Claim, FlowStatsSeen, Grant, Stored, Unsent, Unsure, Withdraw};
+use nublar_schemas::records::{Claim, FlowStatsSeen, Grant, Stored, Unsent, Unsure};
 use prost::Message;
 
 impl Fold {
@@ -114,10 +114,7 @@ impl Fold {
             flow.marker |= part.is_empty() && stats.flow_complete && !item.urgent;
             if flow.reported.complete() {
                 if flow.task == Task::Offered {
-                    turn.task(Withdraw {
-                        header: header(key, generation, turn.at_us),
-                        flow_id: id.to_string(),
-                    });
+                    turn.withdraw(key, generation, &id);
                 }
                 flow.task = Task::Resolved;
             } else {
@@ -267,10 +264,7 @@ fn requeue(flow: &mut Flow) {
 fn live_after_all(turn: &mut Turn, key: &ClientKey, generation: i64, id: &FlowId, flow: &mut Flow) {
     if matches!(flow.task, Task::Queued | Task::Offered) {
         if flow.task == Task::Offered {
-            turn.task(Withdraw {
-                header: header(key, generation, turn.at_us),
-                flow_id: id.to_string(),
-            });
+            turn.withdraw(key, generation, id);
         }
         flow.task = Task::Granted;
     }

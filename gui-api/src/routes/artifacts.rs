@@ -30,10 +30,7 @@ pub(crate) struct Asked {
 /// `GET /artifacts?q` → `[{"name", "type", "origin", "alias_of", "description"}]`, by name. `q` is
 /// text of the name or the description.
 pub(crate) async fn list(State(app): Shared, Params(asked): Params<Asked>) -> Answer<Json<Value>> {
-    app.settings
-        .progress
-        .ready("the settings", app.config.deadline)
-        .await?;
+    app.settings_ready().await?;
     let repository = app.settings.artifacts();
     let wanted = asked.q.to_lowercase();
     let mut artifacts = Vec::new();
@@ -79,10 +76,7 @@ fn no_artifact(name: &str) -> Refusal {
 
 /// `GET /artifacts/{name}` → what it says of itself; its text is in `yaml`.
 pub(crate) async fn one(State(app): Shared, Path(name): Path<String>) -> Answer<Json<Value>> {
-    app.settings
-        .progress
-        .ready("the settings", app.config.deadline)
-        .await?;
+    app.settings_ready().await?;
     let repository = app.settings.artifacts();
     let definition = repository.get(&name).ok_or_else(|| no_artifact(&name))?;
     let entry = repository
@@ -120,10 +114,7 @@ pub(crate) async fn one(State(app): Shared, Path(name): Path<String>) -> Answer<
 /// was one to remove, whether the built-in one of this name is seen again, and the artifacts that
 /// call or import it. Only what was added can be removed; again is no error.
 pub(crate) async fn delete(State(app): Shared, Path(name): Path<String>) -> Answer<Response> {
-    app.settings
-        .progress
-        .ready("the settings", app.config.deadline)
-        .await?;
+    app.settings_ready().await?;
     let repository = app.settings.artifacts();
     let target = format!("artifact/{name}");
     let built_in = repository.is_builtin(&name);
@@ -189,10 +180,7 @@ pub(crate) async fn compile(
         false => serde_json::from_slice(&body)
             .map_err(|error| Refusal::bad(format!("the body has no parameters: {error}")))?,
     };
-    app.settings
-        .progress
-        .ready("the settings", app.config.deadline)
-        .await?;
+    app.settings_ready().await?;
     let repository = app.settings.artifacts();
     let kind = repository.get(&name).map(|definition| definition.kind);
     let mut wanted = Wanted::new(&name);

@@ -109,10 +109,7 @@ impl App {
             Kind::Client => Collection::Clients,
             Kind::Flow => Collection::Flows,
         };
-        self.registry
-            .progress
-            .ready("the registry", self.config.deadline)
-            .await?;
+        self.registry_ready().await?;
         let is_there = |life: &Life| !self.registry.has_ended(life);
         let stored = self.step(self.index.get(collection, "", None, id)).await?;
         let of_living = |document: &Document| {
@@ -140,10 +137,7 @@ impl App {
 
     /// Whether a client may be given tasks.
     pub(crate) async fn is_registered(&self, key: &ClientKey) -> Answer<bool> {
-        self.registry
-            .progress
-            .ready("the registry", self.config.deadline)
-            .await?;
+        self.registry_ready().await?;
         Ok(self.registry.generation(key).is_some())
     }
 }

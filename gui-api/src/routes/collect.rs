@@ -12,7 +12,7 @@ use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
 use nublar_core::artifact::Compiled;
-use nublar_core::ids::{ClientKey, ContentId, Life};
+use nublar_core::ids::{ClientKey, ContentId, Life, hex};
 use nublar_ports::log::Position;
 use nublar_schemas::codec::Record;
 use nublar_schemas::records::{FlowCreated, Request, RequestRef, Scheduling};
@@ -66,10 +66,7 @@ pub(crate) async fn collect(
         return Err(no_client(&client));
     }
     let generation = app.registry.generation(&key).unwrap_or(1);
-    app.settings
-        .progress
-        .ready("the settings", app.config.deadline)
-        .await?;
+    app.settings_ready().await?;
     let compiled = compile(&app, asked)?;
 
     let (meant, mut replayed) = match idempotency_key(&headers)? {
@@ -226,19 +223,13 @@ pub(super) async fn request(app: &App, body: &Bytes) -> Answer<RequestRef> {
 /// The flow as it is until the foreman tells of it.
 fn ahead(key: &ClientKey, meant: &Meant, created: &FlowCreated, compiled: &Compiled) -> Seen {
     let client = key.client.to_string();
-    let hash: String = created
-        .request
-        .hash
-        .iter()
-        .map(|byte| format!("{byte:02x}"))
-        .collect();
     let body = json!({
         "client_id": client,
         "flow_id": meant.id,
         "creator": created.creator,
         "artifacts": created.artifacts,
         "request": compiled.spec,
-        "request_hash": hash,
+        "request_hash": hex(&created.request.hash),
         "urgent": created.urgent,
         "adopted": false,
         "state": "RUNNING",

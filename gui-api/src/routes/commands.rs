@@ -16,10 +16,7 @@ pub(crate) async fn cancel(
     Path((client, flow)): Path<(String, String)>,
 ) -> Answer<Response> {
     let flow = app.flow(&client, &flow).await?;
-    app.registry
-        .progress
-        .ready("the registry", app.config.deadline)
-        .await?;
+    app.registry_ready().await?;
     let generation = app.registry.generation(&flow.key).unwrap_or(1);
     let about = About::Client(&flow.key, generation);
     let (id, outcome) = app

@@ -16,7 +16,7 @@ use bytes::Bytes;
 use futures::future::ready;
 use futures::stream::{self, BoxStream};
 use futures::{StreamExt, TryStreamExt};
-use nublar_core::ids::{FlowId, Life};
+use nublar_core::ids::{FlowId, Life, hex};
 use nublar_ports::index::{Collection, Document, Query};
 use serde_json::{Value, json};
 use std::collections::{BTreeMap, BTreeSet};
@@ -61,21 +61,25 @@ pub(crate) async fn dump(State(app): Shared) -> Answer<Response> {
 
 type Lines = BoxStream<'static, Answer<Value>>;
 
+/// Every document, without its body.
+fn all() -> Query {
+    Query {
+        limit: LISTED,
+        without_bodies: true,
+        ..Query::default()
+    }
+}
+
 /// Documents that the foreman folds, by id.
 fn folded(app: Arc<App>, collection: Collection, kind: &'static str) -> Lines {
     let ids = {
         let app = Arc::clone(&app);
         async move {
-            let query = Query {
-                limit: LISTED,
-                without_bodies: true,
-                ..Query::default()
-            };
             let living = |document: Document| {
                 let lives = app.lives(&document.client);
                 async move { Ok(lives.then_some(document.id)) }
             };
-            let listed: Vec<String> = documents(Arc::clone(&app), collection, query)
+            let listed: Vec<String> = documents(Arc::clone(&app), collection, all())
                 .try_filter_map(living)
                 .try_collect()
                 .await?;
@@ -147,10 +151,6 @@ fn id_of(name: &str) -> String {
     Life::of_name(name).map_or_else(|| name.to_owned(), |life| life.client.client.to_string())
 }
 
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
-}
-
 /// A flow of a client.
 type Place = (String, String);
 
@@ -159,13 +159,8 @@ fn uploads(app: Arc<App>) -> Lines {
     let found = {
         let app = Arc::clone(&app);
         async move {
-            let query = Query {
-                limit: LISTED,
-                without_bodies: true,
-                ..Query::default()
-            };
             let mut flows: BTreeSet<Place> = BTreeSet::new();
-            let buffers = documents(Arc::clone(&app), Collection::Buffers, query);
+            let buffers = documents(Arc::clone(&app), Collection::Buffers, all());
             let mut listed = std::pin::pin!(buffers);
             while let Some(document) = listed.try_next().await? {
                 // Files of client events belong to no flow.

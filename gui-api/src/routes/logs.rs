@@ -1,8 +1,8 @@
 //! The log lines of a flow.
 
 use super::answers::{Shared, TOTAL, streamed, value};
-use super::format::{Columns, Format, Writer};
-use super::results::written;
+use super::format::{Columns, Writer};
+use super::results::{Asked, written};
 use crate::guard::Params;
 use crate::refusal::Answer;
 use crate::stored::{Found, Piece, bodies, log_lines};
@@ -10,17 +10,6 @@ use axum::extract::{Path, State};
 use axum::response::Response;
 use futures::StreamExt;
 use nublar_ports::index::Collection;
-use serde::Deserialize;
-
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub(crate) struct Asked {
-    #[serde(default)]
-    start: u64,
-    limit: Option<u64>,
-    #[serde(default)]
-    format: Format,
-}
 
 /// `GET .../logs?start&limit&format` → lines of `client_time`, `level` and `message`.
 pub(crate) async fn logs(

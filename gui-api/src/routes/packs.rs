@@ -17,7 +17,7 @@ use nublar_core::artifact::{
 };
 use nublar_schemas::records::CommandDone;
 use serde::Deserialize;
-use serde_json::{Value, json};
+use serde_json::json;
 use std::collections::BTreeMap;
 
 /// The longest body: a pack as JSON, which is a little longer than its files.
@@ -40,17 +40,14 @@ struct File {
 }
 
 /// `PUT /artifacts` with a definition in YAML → 200 `{"name", "version", "warnings"}`; what is
-/// wrong with it is refused with 400 and `problems` of line and column.
+/// wrong with it is refused with 400 and `problems`. Both are findings, `{"file", "line", "column",
+/// "key", "message"}`; of a definition that comes alone the file is `artifact`.
 ///
 /// With a zip archive, or with JSON (by its `content-type`) `{"files": [{"name", "yaml"}]}` → 200
-/// `{"added": [{"file", "name", "version", "warnings"}], "refused": [{"file", "line", "column",
-/// "key", "message"}]}`: what is in `refused` was not taken, everything else was. Where nothing
-/// was, it is 400.
+/// `{"added": [{"file", "name", "version", "warnings"}], "refused": [finding]}`: what is in
+/// `refused` was not taken, everything else was. Where nothing was, it is 400.
 pub(crate) async fn put(State(app): Shared, headers: HeaderMap, body: Bytes) -> Answer<Response> {
-    app.settings
-        .progress
-        .ready("the settings", app.config.deadline)
-        .await?;
+    app.settings_ready().await?;
     if is_archive(&body) {
         let unpacked = tokio::task::spawn_blocking(move || unpack(&body).map(Pack::read)).await;
         let unpacked = unpacked.map_err(|error| Refusal::fault(error.to_string()))?;
@@ -86,10 +83,9 @@ async fn one(app: &App, body: &Bytes) -> Answer<Response> {
     let text = std::str::from_utf8(body)
         .map_err(|error| Refusal::bad(format!("the artifact is not UTF-8: {error}")))?;
     let loaded = load("artifact", text).map_err(|error| {
-        let problems = error.problems.iter().map(problem).collect();
         Refusal::bad(error.to_string())
             .hint("correct the lines that `problems` names and send it again")
-            .with("problems", problems)
+            .with("problems", json!(error.problems))
     })?;
     let taken = Taken {
         file: "artifact".to_owned(),
@@ -105,13 +101,13 @@ async fn one(app: &App, body: &Bytes) -> Answer<Response> {
 }
 
 async fn add(app: &App, pack: Pack) -> Answer<Response> {
-    let mut refused: Vec<Value> = pack.refused.iter().map(of_file).collect();
+    let mut refused = pack.refused;
     if pack.taken.is_empty() {
         let error = match refused.len() {
             0 => "there is no artifact in the pack: their files end in .yaml",
             _ => "no artifact of the pack can be taken",
         };
-        return Err(Refusal::bad(error).with("refused", Value::Array(refused)));
+        return Err(Refusal::bad(error).with("refused", json!(refused)));
     }
     let repository = with(&app.settings.artifacts(), &pack.taken);
     let tools = app.settings.tools();
@@ -127,9 +123,13 @@ async fn add(app: &App, pack: Pack) -> Answer<Response> {
             Err(refusal) => Some(refusal.error.clone()),
         };
         if let Some(message) = failed {
-            refused.push(json!({
-                "file": taken.file, "line": 1, "column": 1, "key": "", "message": message,
-            }));
+            refused.push(Problem {
+                file: taken.file.clone(),
+                line: 1,
+                column: 1,
+                key: String::new(),
+                message,
+            });
             continue;
         }
         let version = told.ok().and_then(|(_, _, version)| version);
@@ -163,37 +163,17 @@ fn with<'t>(repository: &Repository, taken: impl IntoIterator<Item = &'t Taken>)
 
 /// What is odd about an artifact, and why it would not run as things stand: it is taken all the
 /// same, what it needs may be added next.
-fn warnings(repository: &Repository, tools: &Tools, taken: &Taken) -> Vec<Value> {
+fn warnings(repository: &Repository, tools: &Tools, taken: &Taken) -> Vec<Problem> {
     let compiler = Compiler {
         repository,
         tools,
         server_metadata: &BTreeMap::new(),
     };
-    let short = shortcoming(&compiler, &taken.file, &taken.loaded.definition);
-    taken
-        .loaded
-        .warnings
-        .iter()
-        .chain(&short)
-        .map(problem)
-        .collect()
-}
-
-fn problem(problem: &Problem) -> Value {
-    json!({
-        "line": problem.line,
-        "column": problem.column,
-        "key": problem.key,
-        "message": problem.message,
-    })
-}
-
-fn of_file(problem: &Problem) -> Value {
-    json!({
-        "file": problem.file,
-        "line": problem.line,
-        "column": problem.column,
-        "key": problem.key,
-        "message": problem.message,
-    })
+    let mut warnings = taken.loaded.warnings.clone();
+    warnings.extend(shortcoming(
+        &compiler,
+        &taken.file,
+        &taken.loaded.definition,
+    ));
+    warnings
 }

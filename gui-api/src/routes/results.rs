@@ -18,14 +18,15 @@ use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+/// Which rows or lines, and how.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Asked {
     #[serde(default)]
-    start: u64,
-    limit: Option<u64>,
+    pub(super) start: u64,
+    pub(super) limit: Option<u64>,
     #[serde(default)]
-    format: Format,
+    pub(super) format: Format,
 }
 
 /// `GET .../results` → `[{"name", "rows", "ran_twice"}]`, by name.

@@ -7,13 +7,14 @@ use crate::app::App;
 use crate::guard::Params;
 use crate::refusal::{Answer, Refusal};
 use crate::tails::{About, ToolFile};
-use aws_lc_rs::digest::{Context, Digest, SHA256};
+use aws_lc_rs::digest::{Context, SHA256};
 use axum::Json;
 use axum::body::Body;
 use axum::extract::{Path, State};
 use axum::response::{IntoResponse, Response};
 use bytes::{Bytes, BytesMut};
 use futures::StreamExt;
+use nublar_core::ids::hex;
 use nublar_core::tools::{Manifest, PIECE, piece_key};
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -106,11 +107,7 @@ fn all(app: &App) -> BTreeMap<(String, String), Value> {
 /// "needed_by"}]`. The state is `ready`, or `missing` of a tool that an artifact names and that is
 /// not here; such an artifact may say for itself where it is.
 pub(crate) async fn list(State(app): Shared) -> Answer<Json<Value>> {
-    let ready = app
-        .settings
-        .progress
-        .ready("the settings", app.config.deadline);
-    ready.await?;
+    app.settings_ready().await?;
     Ok(Json(all(&app).into_values().collect()))
 }
 
@@ -120,11 +117,7 @@ pub(crate) async fn one(
     Path(name): Path<String>,
     Params(of): Params<Of>,
 ) -> Answer<Json<Value>> {
-    let ready = app
-        .settings
-        .progress
-        .ready("the settings", app.config.deadline);
-    ready.await?;
+    app.settings_ready().await?;
     let id = id(&name, &of.version)?;
     let found = all(&app).remove(&(name, of.version));
     found.map(Json).ok_or_else(|| no_tool(&id))
@@ -139,11 +132,7 @@ pub(crate) async fn put(
     Params(sent): Params<Sent>,
     body: Body,
 ) -> Answer<Response> {
-    let ready = app
-        .settings
-        .progress
-        .ready("the settings", app.config.deadline);
-    ready.await?;
+    app.settings_ready().await?;
     let id = id(&name, &sent.version)?;
     let filename = sent.filename.unwrap_or_else(|| name.clone());
     let odd = |c: char| matches!(c, '/' | '\\') || c.is_control();
@@ -220,20 +209,15 @@ async fn pieces(app: &App, body: Body) -> Answer<(String, Manifest)> {
     if !piece.is_empty() {
         manifest.pieces.push(one_piece(app, piece.freeze()).await?);
     }
-    Ok((hex(&whole.finish()), manifest))
+    Ok((hex(whole.finish().as_ref()), manifest))
 }
 
 async fn one_piece(app: &App, piece: Bytes) -> Answer<String> {
     let mut context = Context::new(&SHA256);
     context.update(&piece);
-    let hash = hex(&context.finish());
+    let hash = hex(context.finish().as_ref());
     app.step(app.objects.put(&piece_key(&hash), piece)).await?;
     Ok(hash)
-}
-
-fn hex(digest: &Digest) -> String {
-    let bytes = digest.as_ref().iter();
-    bytes.map(|byte| format!("{byte:02x}")).collect()
 }
 
 /// `DELETE /tools/{name}?version` → 200 `{"name", "version", "removed", "needed_by"}`: whether
@@ -244,11 +228,7 @@ pub(crate) async fn delete(
     Path(name): Path<String>,
     Params(of): Params<Of>,
 ) -> Answer<Response> {
-    let ready = app
-        .settings
-        .progress
-        .ready("the settings", app.config.deadline);
-    ready.await?;
+    app.settings_ready().await?;
     let id = id(&name, &of.version)?;
     let target = format!("tool/{id}");
     let needed_by = all(&app)

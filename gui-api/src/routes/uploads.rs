@@ -14,7 +14,7 @@ use axum::extract::{Path, State};
 use axum::http::{HeaderMap, header};
 use axum::response::{IntoResponse, Response};
 use futures::{StreamExt, TryStreamExt, stream};
-use nublar_core::ids::ContentId;
+use nublar_core::ids::{ContentId, hex};
 use nublar_core::ingest::Seal;
 use nublar_ports::index::Collection;
 use serde::Deserialize;
@@ -193,12 +193,7 @@ pub(crate) async fn sha256(
     while let Some(bytes) = bytes.try_next().await? {
         context.update(&bytes);
     }
-    let hash: String = context
-        .finish()
-        .as_ref()
-        .iter()
-        .map(|byte| format!("{byte:02x}"))
-        .collect();
+    let hash = hex(context.finish().as_ref());
     app.hashes.put(key, hash.clone());
     Ok(Some(hash))
 }

@@ -248,10 +248,7 @@ impl Follower {
                 Err(_) => {}
             }
         }
-        let behind = Place::at(Position {
-            offset: position.offset + 1,
-            ..position
-        });
+        let behind = Place::at(position.after());
         self.next = behind.max(self.next);
     }
 

@@ -4,7 +4,7 @@ use super::follow::Progress;
 use crate::app::{App, random};
 use crate::refusal::Answer;
 use bytes::Bytes;
-use nublar_core::ids::ClientKey;
+use nublar_core::ids::{ClientKey, hex};
 use nublar_core::partition;
 use nublar_ports::log::Record;
 use nublar_schemas::codec::CodecError;
@@ -95,10 +95,7 @@ impl App {
             .progress
             .ready("the topic of answers", self.config.deadline)
             .await?;
-        let id: String = random::<16>()
-            .iter()
-            .map(|byte| format!("{byte:02x}"))
-            .collect();
+        let id = hex(&random::<16>());
         let (header, partition, key) = match about {
             About::Client(client, generation) => {
                 let header = self.header(Some(client), generation);

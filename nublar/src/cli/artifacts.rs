@@ -47,11 +47,7 @@ async fn list(rest: &Rest, out: &mut Output, search: Option<&str>) -> Result<()>
             description,
         ]);
     }
-    if out.json {
-        Ok(())
-    } else {
-        out.table(&table, "no artifact matches")
-    }
+    out.listed(&table, "no artifact matches")
 }
 
 async fn show(rest: &Rest, out: &mut Output, name: &str) -> Result<()> {
@@ -77,7 +73,7 @@ fn read_all(paths: &[PathBuf]) -> Result<Vec<PackFile>> {
 /// Adds what is good of the files, and names everything that is wrong with the others.
 async fn add(rest: &Rest, out: &mut Output, paths: &[PathBuf]) -> Result<ExitCode> {
     let pack = Pack::read(read_all(paths)?);
-    let mut refused: Vec<Value> = pack.refused.iter().map(finding).collect();
+    let mut refused: Vec<Value> = pack.refused.iter().map(|problem| json!(problem)).collect();
     let mut added = Vec::new();
     if !pack.taken.is_empty() {
         let files = pack
@@ -132,7 +128,7 @@ pub(super) fn check(out: &mut Output, paths: &[PathBuf]) -> Result<ExitCode> {
         tools: &Tools::default(),
         server_metadata: &BTreeMap::new(),
     };
-    let refused: Vec<Value> = pack.refused.iter().map(finding).collect();
+    let refused: Vec<Value> = pack.refused.iter().map(|problem| json!(problem)).collect();
     for problem in &pack.refused {
         eprintln!("{}", shown(&problem.to_string()));
     }
@@ -144,7 +140,6 @@ pub(super) fn check(out: &mut Output, paths: &[PathBuf]) -> Result<ExitCode> {
         for warning in &warnings {
             eprintln!("warning: {}", shown(&warning.to_string()));
         }
-        let warnings: Vec<Value> = warnings.into_iter().map(finding).collect();
         good.push(json!({ "file": taken.file, "name": definition.name, "warnings": warnings }));
     }
     if out.json {
@@ -216,16 +211,6 @@ async fn remove(rest: &Rest, out: &mut Output, name: &str) -> Result<()> {
 fn items<'a>(document: &'a Value, name: &str) -> &'a [Value] {
     let items = document.get(name).and_then(Value::as_array);
     items.map_or(&[], Vec::as_slice)
-}
-
-fn finding(problem: &nublar_core::artifact::Problem) -> Value {
-    json!({
-        "file": problem.file,
-        "line": problem.line,
-        "column": problem.column,
-        "key": problem.key,
-        "message": problem.message,
-    })
 }
 
 /// `file:line:column: key: message`.

@@ -44,11 +44,11 @@ pub(super) async fn list(
         Ok(())
     })
     .await?;
-    match (json, search.is_empty()) {
-        (true, _) => Ok(()),
-        (false, true) => out.table(&table, "no client has enrolled yet"),
-        (false, false) => out.table(&table, "no client matches"),
-    }
+    let when_empty = match search {
+        [] => "no client has enrolled yet",
+        _ => "no client matches",
+    };
+    out.listed(&table, when_empty)
 }
 
 /// The words as they stand in the box; one that the shell kept together stays together.

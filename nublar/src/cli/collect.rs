@@ -8,6 +8,7 @@ use super::table::shown;
 use super::times::{duration, size};
 use anyhow::{Result, bail};
 use aws_lc_rs::rand;
+use nublar_core::ids::hex;
 use reqwest::Method;
 use serde_json::{Map, Value, json};
 use std::process::ExitCode;
@@ -176,7 +177,7 @@ pub(super) async fn send(rest: &Rest, client: &str, body: &Value) -> Result<Valu
     if rand::fill(&mut key).is_err() {
         bail!("the system gives no random bytes");
     }
-    let key: String = key.iter().map(|byte| format!("{byte:02x}")).collect();
+    let key = hex(&key);
     let path = format!("/clients/{}/flows", escaped(client));
     let mut tries = 1;
     loop {

@@ -85,11 +85,7 @@ async fn list(
         Ok(())
     })
     .await?;
-    if out.json {
-        Ok(())
-    } else {
-        out.table(&table, "no dead letters")
-    }
+    out.listed(&table, "no dead letters")
 }
 
 async fn show(rest: &Rest, out: &mut Output, id: &str) -> Result<()> {

@@ -3,6 +3,7 @@
 use super::rest::{Rest, said};
 use anyhow::{Context, Result, bail};
 use aws_lc_rs::digest;
+use nublar_core::ids::hex;
 use reqwest::header::{CONTENT_RANGE, ETAG, IF_RANGE, RANGE};
 use reqwest::{Method, Response, StatusCode};
 use serde_json::Value;
@@ -155,9 +156,7 @@ pub(super) async fn into_file(
         drafted.set_len(size).with_context(unwritten)?;
     }
     drafted.sync_all().with_context(unwritten)?;
-    let hash = context.finish();
-    let hash = hash.as_ref().iter().map(|byte| format!("{byte:02x}"));
-    let sha256: String = hash.collect();
+    let sha256 = hex(context.finish().as_ref());
     if !expected.is_empty() && expected != sha256 {
         bail!(
             "{} has the hash {sha256} and not {expected}; it is kept as {}",

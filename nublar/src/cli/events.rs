@@ -58,24 +58,12 @@ async fn list(rest: &Rest, out: &mut Output, of: &OfEvents) -> Result<()> {
             moment("last_us"),
         ]);
     }
-    if out.json {
-        Ok(())
-    } else {
-        out.table(&table, "this client has sent no events")
-    }
+    out.listed(&table, "this client has sent no events")
 }
 
 async fn print(rest: &Rest, out: &mut Output, of: &OfEvents, name: &str) -> Result<()> {
-    let format = of.format.unwrap_or(if out.json {
-        Format::Jsonl
-    } else {
-        Format::Table
-    });
-    let written = if format == Format::Csv {
-        "csv"
-    } else {
-        "jsonl"
-    };
+    let format = Format::or_usual(of.format, out);
+    let written = format.asked();
     let mut place = format!(
         "{}?format={written}&logs={}{}",
         path(of, name),

@@ -57,11 +57,7 @@ pub(super) async fn list(
         Ok(())
     })
     .await?;
-    if json {
-        Ok(())
-    } else {
-        out.table(&table, "this client has no flows yet")
-    }
+    out.listed(&table, "this client has no flows yet")
 }
 
 pub(super) async fn show(rest: &Rest, out: &mut Output, of: &OfFlow) -> Result<()> {

@@ -2,6 +2,7 @@
 
 use super::output::Output;
 use anyhow::Result;
+use nublar_core::ids::hex;
 use serde_json::json;
 
 /// Bytes of a line.
@@ -55,7 +56,7 @@ impl Hex {
         let (at, line) = (self.at, std::mem::take(&mut self.line));
         self.at += line.len() as u64;
         if out.json {
-            let digits: String = line.iter().map(|byte| format!("{byte:02x}")).collect();
+            let digits = hex(&line);
             let text = characters(&line);
             return out.value(&json!({ "offset": at, "hex": digits, "text": text }));
         }

@@ -48,6 +48,15 @@ impl Output {
         self.bytes(table.to_string().as_bytes())
     }
 
+    /// The end of a list: its table, or a word when it is empty. As JSON every item was printed
+    /// when it came.
+    pub(super) fn listed(&mut self, table: &Table, when_empty: &str) -> Result<()> {
+        if self.json {
+            return Ok(());
+        }
+        self.table(table, when_empty)
+    }
+
     /// Names with their values, one a line; empty values are left out.
     pub(super) fn fields(&mut self, fields: &[(&str, String)]) -> Result<()> {
         let width = fields.iter().map(|(name, _)| name.len()).max().unwrap_or(0);

@@ -25,6 +25,21 @@ pub(crate) enum Format {
     Table,
 }
 
+impl Format {
+    /// The one that was chosen, or what is usual there.
+    pub(super) fn or_usual(chosen: Option<Self>, out: &Output) -> Self {
+        chosen.unwrap_or(if out.json { Self::Jsonl } else { Self::Table })
+    }
+
+    /// What the server is asked for.
+    pub(super) fn asked(self) -> &'static str {
+        match self {
+            Self::Csv => "csv",
+            Self::Jsonl | Self::Table => "jsonl",
+        }
+    }
+}
+
 /// Which rows to print, and how.
 pub(super) struct Wanted {
     pub(super) name: Option<String>,
@@ -42,16 +57,8 @@ pub(super) async fn print(
     let Some(name) = &wanted.name else {
         return list(rest, out, of).await;
     };
-    let format = wanted.format.unwrap_or(if out.json {
-        Format::Jsonl
-    } else {
-        Format::Table
-    });
-    let written = if format == Format::Csv {
-        "csv"
-    } else {
-        "jsonl"
-    };
+    let format = Format::or_usual(wanted.format, out);
+    let written = format.asked();
     let limit = wanted
         .limit
         .map(|limit| format!("&limit={limit}"))
@@ -93,11 +100,7 @@ async fn list(rest: &Rest, out: &mut Output, of: &OfFlow) -> Result<()> {
             note.to_owned(),
         ]);
     }
-    if out.json {
-        Ok(())
-    } else {
-        out.table(&table, "no rows")
-    }
+    out.listed(&table, "no rows")
 }
 
 /// Some rows of a result set; none of one that does not exist.

@@ -9,10 +9,10 @@ use anyhow::{Context, Result, bail};
 use aws_lc_rs::digest;
 use bytes::Bytes;
 use futures::stream;
+use nublar_core::ids::hex;
 use reqwest::header::CONTENT_LENGTH;
 use reqwest::{Body, Method};
 use serde_json::Value;
-use std::fmt::Write as _;
 use std::fs::File;
 use std::io::Read;
 use std::path::Path;
@@ -63,10 +63,7 @@ async fn list(rest: &Rest, out: &mut Output) -> Result<()> {
             text(tool, "needed_by"),
         ]);
     }
-    if out.json {
-        return Ok(());
-    }
-    out.table(&table, "there is no tool, and no artifact needs one")
+    out.listed(&table, "there is no tool, and no artifact needs one")
 }
 
 fn describe(out: &mut Output, tool: &Value) -> Result<()> {
@@ -151,12 +148,7 @@ fn hash(file: &Path) -> std::io::Result<(String, u64)> {
         length += step.len() as u64;
         context.update(&step);
     }
-    let mut hash = String::new();
-    for byte in context.finish().as_ref() {
-        // Writing to a string cannot fail.
-        let _ = write!(hash, "{byte:02x}");
-    }
-    Ok((hash, length))
+    Ok((hex(context.finish().as_ref()), length))
 }
 
 async fn remove(rest: &Rest, out: &mut Output, (name, version): (&str, &str)) -> Result<()> {

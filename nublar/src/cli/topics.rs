@@ -59,11 +59,7 @@ pub(super) async fn list(rest: &Rest, out: &mut Output) -> Result<()> {
             table.row([name, partitions, end, text(group, "name"), lag, oldest]);
         }
     }
-    if out.json {
-        Ok(())
-    } else {
-        out.table(&table, "no topics")
-    }
+    out.listed(&table, "no topics")
 }
 
 pub(super) async fn dump(rest: &Rest, out: &mut Output) -> Result<()> {

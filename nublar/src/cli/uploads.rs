@@ -88,11 +88,7 @@ async fn list(rest: &Rest, out: &mut Output, of: &OfFlow) -> Result<()> {
             text(upload, "path"),
         ]);
     }
-    if out.json {
-        Ok(())
-    } else {
-        out.table(&table, "no uploads")
-    }
+    out.listed(&table, "no uploads")
 }
 
 fn is_complete(upload: &Value) -> bool {

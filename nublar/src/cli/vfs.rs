@@ -134,11 +134,7 @@ async fn list(rest: &Rest, out: &mut Output, of: &OfFile) -> Result<()> {
             text(row, "Name"),
         ]);
     }
-    if out.json {
-        Ok(())
-    } else {
-        out.table(&table, "the directory is empty")
-    }
+    out.listed(&table, "the directory is empty")
 }
 
 /// Where a listing has the directory; of a new one that which everything else is below.

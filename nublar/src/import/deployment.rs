@@ -4,7 +4,7 @@ use super::credentials::{Certificate, not_encrypted, rsa_pair, tls_pair};
 use super::yaml::Yaml;
 use crate::secrets::Pair;
 use anyhow::{Context, Result, anyhow, bail};
-use std::fmt::Write;
+use nublar_core::ids::hex;
 use std::net::{IpAddr, SocketAddr};
 use std::path::Path;
 
@@ -125,7 +125,7 @@ impl Deployment {
         let nonce = required(yaml, "Client.nonce", "agents are known by it")?;
         let obfuscation_nonce = match yaml.text("obfuscation_nonce")? {
             Some(nonce) => nonce.to_owned(),
-            None => hash_of(agents_key)?,
+            None => hash_of(agents_key),
         };
         let max_poll = yaml
             .number("Client.max_poll")?
@@ -227,13 +227,9 @@ fn tls(yaml: &Yaml, agents: &Pair) -> Result<(Pair, String)> {
 }
 
 /// What stands for the nonce where none is set: the SHA-256 of the private key's text, in hex.
-fn hash_of(text: &str) -> Result<String> {
+fn hash_of(text: &str) -> String {
     let digest = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, text.as_bytes());
-    let mut hex = String::new();
-    for byte in digest.as_ref() {
-        write!(hex, "{byte:02x}")?;
-    }
-    Ok(hex)
+    hex(digest.as_ref())
 }
 
 fn base_path(yaml: &Yaml) -> Result<String> {
@@ -365,7 +361,7 @@ mod tests {
     /// The value is that of `printf key | sha256sum`.
     #[test]
     fn the_key_stands_for_a_nonce_that_is_not_set() {
-        let hash = hash_of("key").unwrap();
+        let hash = hash_of("key");
         assert!(hash.starts_with("2c70e12b7a0646f9"), "{hash}");
     }
 }

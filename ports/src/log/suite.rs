@@ -238,13 +238,6 @@ async fn next_owned(group: &mut Box<dyn Group>, ownership: &mut Ownership) -> Re
     }
 }
 
-fn after(position: Position) -> Position {
-    Position {
-        offset: position.offset + 1,
-        ..position
-    }
-}
-
 fn is_refused<T>(result: &Result<T, LogError>) -> bool {
     matches!(result, Err(LogError::Refused(_)))
 }

@@ -47,17 +47,15 @@ pub struct ClientKey {
 }
 record!(ClientKey, "client_key.v1");
 
+fn name(of: &Header, kind: &str) -> String {
+    format!("{}/{}/{kind}/{}", of.org, of.client, of.generation)
+}
+
 impl ClientKey {
     /// The record's key in the log. It holds the generation, so that compaction, which keeps the
     /// last of a key and not the highest, never drops a newer one for an older one that came late.
     pub fn name(&self) -> String {
-        let Header {
-            org,
-            client,
-            generation,
-            ..
-        } = &self.header;
-        format!("{org}/{client}/key/{generation}")
+        name(&self.header, "key")
     }
 }
 
@@ -73,13 +71,7 @@ record!(ClientLife, "client_life.v1");
 impl ClientLife {
     /// The record's key in the log, for the same reason with the generation.
     pub fn name(&self) -> String {
-        let Header {
-            org,
-            client,
-            generation,
-            ..
-        } = &self.header;
-        format!("{org}/{client}/life/{generation}")
+        name(&self.header, "life")
     }
 }
 

@@ -25,24 +25,17 @@ pub(super) enum Write {
 }
 
 #[derive(Deserialize)]
-pub(super) struct BulkAnswer {
-    pub(super) items: Vec<serde_json::Map<String, Value>>,
+struct BulkAnswer {
+    items: Vec<serde_json::Map<String, Value>>,
 }
 
+/// What became of one line.
 #[derive(Deserialize)]
 pub(super) struct BulkItem {
     pub(super) status: u16,
     #[serde(rename = "_index")]
-    pub(super) index: String,
-    pub(super) error: Option<Value>,
-}
-
-impl BulkItem {
-    /// What became of one line; none if the answer is none to a bulk.
-    pub(super) fn of(item: serde_json::Map<String, Value>) -> Option<Self> {
-        let (_, item) = item.into_iter().next()?;
-        serde_json::from_value(item).ok()
-    }
+    index: String,
+    error: Option<Value>,
 }
 
 /// A document on its way: its place among the documents of the call, its index, its lines.
@@ -170,25 +163,9 @@ impl OpenSearchIndex {
         let mut body = Vec::with_capacity(size);
         part.iter()
             .for_each(|line| body.extend_from_slice(&line.bytes));
-        let answer = self
-            .http
-            .send_bytes(Method::Post, "/_bulk", &[], Some(Bytes::from(body)))
-            .await?;
-        let answer: BulkAnswer = answer.done(&self.http, "bulk")?.json(&self.http)?;
-        if answer.items.len() != part.len() {
-            return Err(IndexError::Unavailable(format!(
-                "{} did not answer for every document",
-                self.http
-            )));
-        }
+        let items = self.bulk(body.into(), part.len()).await?;
         let mut again = Vec::new();
-        for (line, item) in part.into_iter().zip(answer.items) {
-            let Some(item) = BulkItem::of(item) else {
-                return Err(IndexError::Unavailable(format!(
-                    "{} gave an answer that is none to a bulk",
-                    self.http
-                )));
-            };
+        for (line, item) in part.into_iter().zip(items) {
             match item.status {
                 200 | 201 => outcomes[line.place] = Some(Outcome::Written),
                 409 => outcomes[line.place] = Some(Outcome::Exists),
@@ -196,16 +173,38 @@ impl OpenSearchIndex {
                     self.forget(&line.index);
                     again.push(line);
                 }
-                status => {
-                    let error = item.error.unwrap_or_default().to_string();
-                    return Err(self.http.failure(
-                        status,
-                        error.as_bytes(),
-                        &format!("write to index {}", item.index),
-                    ));
-                }
+                _ => return Err(self.item_failed(item, "write to")),
             }
         }
         Ok(again)
+    }
+
+    /// Sends a bulk of so many actions, and returns what became of each.
+    pub(super) async fn bulk(
+        &self,
+        body: Bytes,
+        actions: usize,
+    ) -> Result<Vec<BulkItem>, IndexError> {
+        let answer = self
+            .http
+            .send_bytes(Method::Post, "/_bulk", &[], Some(body))
+            .await?;
+        let answer: BulkAnswer = answer.done(&self.http, "bulk")?.json(&self.http)?;
+        let odd = |what| IndexError::Unavailable(format!("{} {what}", self.http));
+        if answer.items.len() != actions {
+            return Err(odd("did not answer for every document"));
+        }
+        let item = |item: serde_json::Map<String, Value>| {
+            let item = item.into_iter().next();
+            item.and_then(|(_, item)| serde_json::from_value(item).ok())
+                .ok_or_else(|| odd("gave an answer that is none to a bulk"))
+        };
+        answer.items.into_iter().map(item).collect()
+    }
+
+    pub(super) fn item_failed(&self, item: BulkItem, doing: &str) -> IndexError {
+        let error = item.error.unwrap_or_default().to_string();
+        let what = format!("{doing} index {}", item.index);
+        self.http.failure(item.status, error.as_bytes(), &what)
     }
 }

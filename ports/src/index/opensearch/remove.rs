@@ -1,10 +1,7 @@
 //! Removing: bulks of deletions.
 
-use super::bulk::{BulkAnswer, BulkItem};
 use super::{OpenSearchIndex, document};
 use crate::index::{Collection, IndexError, Removal};
-use bytes::Bytes;
-use opensearch::http::Method;
 use serde_json::{Value, json};
 
 /// Removals of one request.
@@ -33,28 +30,10 @@ impl OpenSearchIndex {
             .iter()
             .map(|removal| format!("{}\n", self.deletion(collection, org, removal)))
             .collect();
-        let body = Some(Bytes::from(lines));
-        let answer = self
-            .http
-            .send_bytes(Method::Post, "/_bulk", &[], body)
-            .await?;
-        let answer: BulkAnswer = answer.done(&self.http, "bulk")?.json(&self.http)?;
-        if answer.items.len() != part.len() {
-            return Err(IndexError::Unavailable(format!(
-                "{} did not answer for every document",
-                self.http
-            )));
-        }
-        for item in answer.items {
-            let item = BulkItem::of(item).ok_or_else(|| {
-                let error = format!("{} gave an answer that is none to a bulk", self.http);
-                IndexError::Unavailable(error)
-            })?;
+        for item in self.bulk(lines.into(), part.len()).await? {
             // What is not there, or has a higher version, is as it should be.
             if !matches!(item.status, 200 | 404 | 409) {
-                let error = item.error.unwrap_or_default().to_string();
-                let what = format!("remove from index {}", item.index);
-                return Err(self.http.failure(item.status, error.as_bytes(), &what));
+                return Err(self.item_failed(item, "remove from"));
             }
         }
         Ok(())

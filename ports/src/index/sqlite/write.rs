@@ -82,19 +82,7 @@ fn replace(
     document: &Document,
 ) -> rusqlite::Result<bool> {
     let table = table(collection, document.bucket);
-    let found = connection
-        .prepare_cached(&format!(
-            "SELECT number, version, text FROM {table} WHERE org = ?1 AND id = ?2"
-        ))?
-        .query_row((org, &document.id), |row| {
-            Ok((
-                row.get::<_, i64>(0)?,
-                row.get::<_, i64>(1)?.cast_unsigned(),
-                row.get::<_, String>(2)?,
-            ))
-        })
-        .optional()?;
-    let Some((number, version, text)) = found else {
+    let Some((number, version, text)) = find(connection, &table, org, &document.id)? else {
         return insert(connection, collection, org, document);
     };
     if version > document.version {
@@ -133,19 +121,7 @@ pub(super) fn remove(
     removal: &Removal,
 ) -> rusqlite::Result<()> {
     let table = table(collection, removal.bucket);
-    let found = connection
-        .prepare_cached(&format!(
-            "SELECT number, version, text FROM {table} WHERE org = ?1 AND id = ?2"
-        ))?
-        .query_row((org, &removal.id), |row| {
-            Ok((
-                row.get::<_, i64>(0)?,
-                row.get::<_, i64>(1)?.cast_unsigned(),
-                row.get::<_, String>(2)?,
-            ))
-        })
-        .optional()?;
-    let Some((number, version, text)) = found else {
+    let Some((number, version, text)) = find(connection, &table, org, &removal.id)? else {
         return Ok(());
     };
     if collection.versioned() && version > removal.version {
@@ -158,6 +134,24 @@ pub(super) fn remove(
         remove_words(connection, org, number, &text)?;
     }
     Ok(())
+}
+
+/// The number, the version and the text of a document, if it is there.
+fn find(
+    connection: &Connection,
+    table: &str,
+    org: &str,
+    id: &str,
+) -> rusqlite::Result<Option<(i64, u64, String)>> {
+    connection
+        .prepare_cached(&format!(
+            "SELECT number, version, text FROM {table} WHERE org = ?1 AND id = ?2"
+        ))?
+        .query_row((org, id), |row| {
+            let version: i64 = row.get(1)?;
+            Ok((row.get(0)?, version.cast_unsigned(), row.get(2)?))
+        })
+        .optional()
 }
 
 fn add_words(connection: &Connection, org: &str, client: i64, text: &str) -> rusqlite::Result<()> {

@@ -7,6 +7,7 @@ use rdkafka::ClientContext;
 use rdkafka::config::{ClientConfig, FromClientConfigAndContext};
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode as Code};
+use rdkafka::topic_partition_list::TopicPartitionListElem;
 use rdkafka::{Offset, TopicPartitionList};
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
@@ -176,10 +177,7 @@ impl Clients {
                 .offsets_for_times(list(kafka_topic, partitions, which)?, ANSWER);
             self.hear();
             let answer = answer?;
-            answer
-                .elements()
-                .iter()
-                .try_for_each(rdkafka::topic_partition_list::TopicPartitionListElem::error)?;
+            without_errors(&answer)?;
             Ok(answer)
         })?;
         Ok(in_order(&answer, kafka_topic, partitions))
@@ -199,10 +197,7 @@ impl Clients {
                 client.committed_offsets(list(kafka_topic, partitions, Offset::Invalid)?, ANSWER);
             while client.poll(Duration::ZERO).is_some() {}
             let answer = answer?;
-            answer
-                .elements()
-                .iter()
-                .try_for_each(rdkafka::topic_partition_list::TopicPartitionListElem::error)?;
+            without_errors(&answer)?;
             Ok(answer)
         })?;
         Ok(in_order(&answer, kafka_topic, partitions))
@@ -293,6 +288,13 @@ pub(super) fn list(
         list.add_partition_offset(kafka_topic, kafka_partition(*partition), offset)?;
     }
     Ok(list)
+}
+
+/// Whether the client took every partition of a list.
+pub(super) fn without_errors(list: &TopicPartitionList) -> Result<(), KafkaError> {
+    list.elements()
+        .iter()
+        .try_for_each(TopicPartitionListElem::error)
 }
 
 /// The offsets of a list in the order of the partitions, none where it has no real one.

@@ -6,9 +6,9 @@
 //! exactly there.
 
 use super::super::{Group, GroupEvent, LogError, Position};
-use super::client::{blocking, create, list};
+use super::client::{blocking, create, list, without_errors};
 use super::health::{Complaints, Health, code_of, passes};
-use super::tail::{overtaken, record};
+use super::tail::{looked_up, overtaken, record};
 use super::{Inner, kafka_partition, locked};
 use async_trait::async_trait;
 use rdkafka::config::RDKafkaLogLevel;
@@ -16,7 +16,6 @@ use rdkafka::consumer::{
     BaseConsumer, CommitMode, Consumer, ConsumerContext, RebalanceProtocol, StreamConsumer,
 };
 use rdkafka::error::{KafkaError, RDKafkaErrorCode as Code};
-use rdkafka::topic_partition_list::TopicPartitionListElem;
 use rdkafka::types::RDKafkaRespErr;
 use rdkafka::{ClientContext, Offset, TopicPartitionList};
 use std::collections::{HashMap, VecDeque};
@@ -333,10 +332,7 @@ fn store(
     let next = Offset::Offset(i64::try_from(next).unwrap_or(i64::MAX));
     let offsets = list(kafka_topic, &[partition], next)?;
     consumer.store_offsets(&offsets)?;
-    offsets
-        .elements()
-        .iter()
-        .try_for_each(TopicPartitionListElem::error)
+    without_errors(&offsets)
 }
 
 #[async_trait]
@@ -351,12 +347,7 @@ impl Group for KafkaGroup {
                 self.take_over().await?;
                 continue;
             }
-            if let Some(lookup) = &mut self.lookup {
-                let result = lookup.await;
-                self.lookup = None;
-                let error = result.unwrap_or_else(|error| {
-                    LogError::Unavailable(format!("kafka client: {error}"))
-                });
+            if let Some(error) = looked_up(&mut self.lookup).await {
                 if matches!(error, LogError::Unavailable(_)) {
                     self.look_up();
                 }

@@ -216,6 +216,14 @@ impl KafkaTail {
     }
 }
 
+/// What a lookup that runs says. Cancel-safe.
+pub(super) async fn looked_up(lookup: &mut Option<JoinHandle<LogError>>) -> Option<LogError> {
+    let result = lookup.as_mut()?.await;
+    *lookup = None;
+    let died = |error| LogError::Unavailable(format!("kafka client: {error}"));
+    Some(result.unwrap_or_else(died))
+}
+
 /// Says why a position to go on from is out of range, `nexts` being the candidates. Blocks.
 pub(super) fn overtaken(inner: &Inner, kafka_topic: &str, nexts: Vec<(u32, u64)>) -> LogError {
     let (partitions, nexts): (Vec<u32>, Vec<u64>) = nexts.into_iter().unzip();
@@ -258,12 +266,7 @@ impl Tail for KafkaTail {
             if let Some(event) = self.ready.pop_front() {
                 return Ok(event);
             }
-            if let Some(lookup) = &mut self.lookup {
-                let result = lookup.await;
-                self.lookup = None;
-                let error = result.unwrap_or_else(|error| {
-                    LogError::Unavailable(format!("kafka client: {error}"))
-                });
+            if let Some(error) = looked_up(&mut self.lookup).await {
                 if matches!(error, LogError::Unavailable(_)) {
                     // Not known yet: the next call asks again.
                     self.look_up();

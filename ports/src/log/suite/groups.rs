@@ -216,13 +216,13 @@ pub async fn lag_is_told(factory: &dyn Factory) {
     let lag = within(log.lag("g", &topic)).await.unwrap();
     let by: BTreeMap<u32, _> = lag.iter().map(|lag| (lag.partition, lag)).collect();
     assert_eq!(by[&1].mark, positions[0]);
-    assert_eq!(by[&1].end, after(positions[9]));
+    assert_eq!(by[&1].end, positions[9].after());
     assert!(by[&1].oldest_unmarked.unwrap() < PATIENCE);
     assert_eq!(by[&0].oldest_unmarked, None);
     let mut group = within(log.group("g", &topic)).await.unwrap();
     let mut ownership = Ownership::default();
     until_owned(&mut group, &mut ownership, 2).await;
-    let end = after(positions[9]);
+    let end = positions[9].after();
     group.mark(1, ownership.epochs[&1], end).unwrap();
     within(group.flush()).await.unwrap();
     let lag = within(log.lag("g", &topic)).await.unwrap();

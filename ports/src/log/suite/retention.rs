@@ -24,7 +24,7 @@ pub async fn unmarked_records_stay(factory: &dyn Factory) {
     for _ in 0..10 {
         next_owned(&mut fast, &mut ownership).await;
     }
-    fast.mark(0, ownership.epochs[&0], after(positions[9]))
+    fast.mark(0, ownership.epochs[&0], positions[9].after())
         .unwrap();
     within(fast.flush()).await.unwrap();
     if !subject.expire(&topic).await {
@@ -74,7 +74,7 @@ pub async fn marked_records_go(factory: &dyn Factory) {
     for _ in 0..10 {
         next_owned(&mut group, &mut ownership).await;
     }
-    let end = after(positions[9]);
+    let end = positions[9].after();
     // Not flushed: a mark that counts for retention must survive a crash as well.
     group.mark(0, ownership.epochs[&0], end).unwrap();
     if !subject.expire(&topic).await {
@@ -147,7 +147,7 @@ pub async fn a_deleted_position_is_out_of_range(factory: &dyn Factory) {
     if !subject.expire(&topic).await {
         return;
     }
-    let earliest = after(positions[9]);
+    let earliest = positions[9].after();
     for position in [positions[0], positions[9]] {
         let refused = within(log.tail(&topic, &[0], From::Position(position)))
             .await
@@ -157,7 +157,7 @@ pub async fn a_deleted_position_is_out_of_range(factory: &dyn Factory) {
     within(log.tail(&topic, &[0], From::Position(earliest)))
         .await
         .unwrap();
-    let other = after(other[2]);
+    let other = other[2].after();
     within(log.tail(&topic, &[1], From::Position(other)))
         .await
         .unwrap();
