@@ -207,7 +207,9 @@ impl Authenticator {
     /// One private key operation, of which only a few run at once.
     async fn open(&self, envelope: Envelope, until: Instant) -> Result<Opened, Refusal> {
         let keys = self.identity.now().keys.clone();
+        let metrics = self.metrics.clone();
         let opened = self.on_private(until, move || {
+            metrics.sessions_opened.inc();
             let unverified = envelope
                 .unwrap_session(&keys)
                 .map_err(Refusal::of_envelope)?;
@@ -218,7 +220,6 @@ impl Authenticator {
                 packed,
             })
         });
-        self.metrics.sessions_opened.inc();
         opened.await?
     }
 
@@ -369,5 +370,183 @@ impl Authenticator {
         });
         self.outbound.insert(to.client.clone(), outbound.clone());
         Ok(outbound)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use super::*;
+    use crate::config::Credentials;
+    use futures::future::join_all;
+    use nublar_ports::log::{MemoryLog, Retention, TopicSpec};
+    use nublar_schemas::agent::{Certificate, VeloMessage};
+    use nublar_schemas::topics::REGISTRY;
+    use nublar_wire::{AgentKey, AgentSession, Compression, Plaintext, ServerKey, message_list};
+    use prost::Message as _;
+    use rcgen::{CertificateParams, KeyPair};
+    use std::sync::atomic::{AtomicUsize, Ordering};
+    use std::time::Duration;
+    use tokio::runtime::Handle;
+    use tokio_util::sync::{CancellationToken, DropGuard};
+
+    const NONCE: &str = "a nonce of the tests";
+
+    struct Stage {
+        authenticator: Authenticator,
+        server: ServerKey,
+        _reading: DropGuard,
+    }
+
+    impl Stage {
+        async fn new() -> Self {
+            let log = MemoryLog::new();
+            let topic = TopicSpec {
+                name: REGISTRY.name.into(),
+                partitions: 1,
+                retention: Retention::Compacted,
+                groups: Vec::new(),
+            };
+            log.declare(&[topic]).await.unwrap();
+            let server = ServerKey::generate().unwrap();
+            let key_pem = server.to_pem().unwrap();
+            let params = CertificateParams::new(Vec::new()).unwrap();
+            let certificate = params.self_signed(&KeyPair::from_pem(&key_pem).unwrap());
+            let credentials = Credentials {
+                certificate_pem: certificate.unwrap().pem(),
+                agent_keys_pem: key_pem,
+                tls: None,
+            };
+            let (log, metrics) = (Arc::new(log), Arc::new(Metrics::default()));
+            let registry = Arc::new(Registry::new(log.clone(), 1, metrics.clone()));
+            let reading = CancellationToken::new();
+            tokio::spawn({
+                let (registry, reading) = (registry.clone(), reading.clone());
+                async move { registry.run(|_, _| {}, reading).await }
+            });
+            let authenticator = Authenticator::new(Parts {
+                identity: Arc::new(Identity::new(&credentials).unwrap()),
+                server_name: "VelociraptorServer".into(),
+                orgs: vec![Org {
+                    nonce: NONCE.into(),
+                    id: OrgId::root(),
+                }],
+                registry,
+                log,
+                name: "test".into(),
+                sessions: 1_000,
+                metrics,
+            });
+            Self {
+                authenticator,
+                server,
+                _reading: reading.drop_guard(),
+            }
+        }
+
+        /// A body of a new session of this key, with its certificate request.
+        fn request(&self, key: &AgentKey) -> Bytes {
+            let message = VeloMessage {
+                session_id: "E:Enrol".into(),
+                csr: Some(Certificate {
+                    pem: key.csr_pem().unwrap().into(),
+                    ..Certificate::default()
+                }),
+                ..VeloMessage::default()
+            };
+            self.body(key, &message)
+        }
+
+        fn body(&self, key: &AgentKey, message: &VeloMessage) -> Bytes {
+            let list = message_list(&[message.encode_to_vec().into()]);
+            let plain = Plaintext::new(&[list], Compression::Zlib, NONCE, 7);
+            let session = AgentSession::new(key, self.server.public_key()).unwrap();
+            session.seal(&plain).unwrap()
+        }
+
+        async fn check(&self, body: &Bytes, within: Duration) -> Result<Agent, Refusal> {
+            let until = Instant::now() + within;
+            let checked = self.authenticator.check(envelope(body.clone())?, until);
+            checked.await.map(|(agent, _)| agent)
+        }
+
+        fn opened(&self) -> i64 {
+            self.authenticator.metrics.sessions_opened.get()
+        }
+    }
+
+    const SOON: Duration = Duration::from_secs(20);
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn no_more_private_key_operations_run_at_once_than_there_are_processors() {
+        let stage = Stage::new().await;
+        let processors = std::thread::available_parallelism().unwrap().get();
+        let (running, most) = (AtomicUsize::new(0), AtomicUsize::new(0));
+        let counts = Arc::new((running, most));
+        let work = || {
+            let counts = counts.clone();
+            stage
+                .authenticator
+                .on_private(Instant::now() + SOON, move || {
+                    let (running, most) = &*counts;
+                    most.fetch_max(running.fetch_add(1, Ordering::SeqCst) + 1, Ordering::SeqCst);
+                    std::thread::sleep(Duration::from_millis(20));
+                    running.fetch_sub(1, Ordering::SeqCst);
+                })
+        };
+        let done = join_all((0..8 * processors).map(|_| work())).await;
+        assert!(done.iter().all(Result::is_ok));
+        let most = counts.1.load(Ordering::SeqCst);
+        assert!((1..=processors).contains(&most), "{most} ran at once");
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_flood_of_strangers_waits_its_turn_and_who_is_known_does_not() {
+        const STRANGERS: i64 = 64;
+        let stage = Stage::new().await;
+        let known = stage.request(&AgentKey::generate().unwrap());
+        let enrolled = stage.check(&known, SOON).await;
+        assert!(matches!(enrolled, Err(Refusal::Enrolled(_))));
+        assert!(stage.check(&known, SOON).await.is_ok());
+
+        // Every private key operation that may run at once does.
+        let turns = stage.authenticator.private.available_permits();
+        assert!(turns <= std::thread::available_parallelism().unwrap().get());
+        let (release, begun) = (CancellationToken::new(), Arc::new(AtomicUsize::new(0)));
+        let _release = release.clone().drop_guard();
+        let occupy = |_| {
+            let (released, begun) = (release.clone(), begun.clone());
+            stage
+                .authenticator
+                .on_private(Instant::now() + SOON, move || {
+                    begun.fetch_add(1, Ordering::SeqCst);
+                    Handle::current().block_on(released.cancelled());
+                })
+        };
+        let occupied = join_all((0..turns).map(occupy));
+        let flood = async {
+            while begun.load(Ordering::SeqCst) < turns {
+                tokio::task::yield_now().await;
+            }
+            let before = stage.opened();
+            let key = AgentKey::generate().unwrap();
+            let stranger = |_| stage.body(&key, &VeloMessage::default());
+            let strangers: Vec<_> = (0..STRANGERS).map(stranger).collect();
+            let refused = strangers
+                .iter()
+                .map(|body| stage.check(body, Duration::from_millis(300)));
+            let (refused, let_in) = tokio::join!(join_all(refused), stage.check(&known, SOON));
+            assert!(let_in.is_ok());
+            assert!(refused.iter().all(|one| matches!(one, Err(Refusal::Busy))));
+            assert_eq!(stage.opened(), before, "it costs nothing but waiting");
+            release.cancel();
+            let refused = join_all(strangers.iter().map(|body| stage.check(body, SOON))).await;
+            let unknown = |one: &Result<_, _>| matches!(one, Err(Refusal::Unknown(_)));
+            assert!(refused.iter().all(unknown));
+            assert_eq!(stage.opened(), before + STRANGERS, "one each");
+        };
+        let (occupied, ()) = tokio::join!(occupied, flood);
+        assert!(occupied.iter().all(Result::is_ok));
     }
 }
