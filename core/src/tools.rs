@@ -11,6 +11,9 @@ use std::ops::Range;
 /// Bytes of every piece but the last.
 pub const PIECE: usize = 1 << 20;
 
+/// Bytes of the largest tool.
+pub const MOST: u64 = 8 << 30;
+
 /// A file's pieces.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Manifest {
@@ -46,7 +49,8 @@ pub enum ManifestError {
     },
 }
 
-fn is_hash(name: &str) -> bool {
+/// Whether it is a SHA-256, in 64 small hex digits.
+pub(crate) fn is_hash(name: &str) -> bool {
     name.len() == 64
         && name
             .bytes()

@@ -46,15 +46,15 @@ pub enum CompileError {
         hint: String,
     },
     /// A tool that nobody can fetch and check yet.
-    #[error("{artifact} needs the tool {tool}, whose {missing} is not known: {what_to_do}")]
+    #[error("{artifact} needs the tool {tool}, {why}: {what_to_do}")]
     ToolNotReady {
         /// Who needs it.
         artifact: String,
         /// The tool.
         tool: String,
-        /// What is missing.
-        missing: &'static str,
-        /// How it gets known.
+        /// What is missing, as a relative clause.
+        why: &'static str,
+        /// How it gets there.
         what_to_do: String,
     },
     /// A value for a parameter that the artifact does not declare, and that is no variable of the

@@ -42,4 +42,4 @@ pub use parameters::MASK;
 pub use problem::{LoadError, Problem};
 pub use readable::{readable_request, readable_table};
 pub use repository::{Entry, Origin, Repository};
-pub use tools::{Tool, Tools};
+pub use tools::{Tool, Tools, file_name, is_http};

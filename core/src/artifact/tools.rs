@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use super::definition::ToolDefinition;
 use super::error::CompileError;
+use crate::tools::is_hash;
 
 /// A file that agents can fetch.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -49,62 +50,55 @@ impl Tools {
         self.ready.get(&(name.to_owned(), version.to_owned()))
     }
 
-    /// The variables through which VQL finds a tool. A tool that is not there is taken from its
-    /// definition, if that says both where it is and what its hash is.
+    /// The file that an artifact wants: the one that is here, else the one that its definition
+    /// describes, if that says both where agents get it and what its hash is.
+    ///
+    /// # Errors
+    /// When there is none, or another one is here.
+    pub fn resolve(&self, artifact: &str, wanted: &ToolDefinition) -> Result<Tool, CompileError> {
+        let not_ready = |why, what_to_do| CompileError::ToolNotReady {
+            artifact: artifact.to_owned(),
+            tool: wanted.name.clone(),
+            why,
+            what_to_do,
+        };
+        let Some(here) = self.get(&wanted.name, &wanted.version) else {
+            return elsewhere(wanted).map_err(|why| not_ready(why, how_to_add(wanted)));
+        };
+        let expected = &wanted.expected_hash;
+        if !expected.is_empty() && !expected.eq_ignore_ascii_case(&here.hash) {
+            return Err(CompileError::OtherTool {
+                artifact: artifact.to_owned(),
+                tool: wanted.name.clone(),
+                expected: expected.clone(),
+                found: here.hash.clone(),
+            });
+        }
+        if here.path.is_empty() && here.urls.is_empty() {
+            return Err(not_ready("whose URL is not known", ADDRESS.to_owned()));
+        }
+        Ok(here.clone())
+    }
+
+    /// The variables through which VQL finds a tool.
     pub(super) fn variables(
         &self,
         artifact: &str,
         wanted: &ToolDefinition,
     ) -> Result<Vec<(String, String)>, CompileError> {
-        let defined;
-        let tool = match self.get(&wanted.name, &wanted.version) {
-            Some(tool) => tool,
-            None => {
-                defined = from_definition(wanted);
-                &defined
-            }
-        };
-        let not_ready = |missing, what_to_do| CompileError::ToolNotReady {
-            artifact: artifact.to_owned(),
-            tool: wanted.name.clone(),
-            missing,
-            what_to_do,
-        };
-        if tool.hash.is_empty() {
-            return Err(not_ready("hash", add(wanted)));
-        }
-        let expected = &wanted.expected_hash;
-        if !expected.is_empty() && !expected.eq_ignore_ascii_case(&tool.hash) {
-            return Err(CompileError::OtherTool {
-                artifact: artifact.to_owned(),
-                tool: wanted.name.clone(),
-                expected: expected.clone(),
-                found: tool.hash.clone(),
-            });
-        }
+        let tool = self.resolve(artifact, wanted)?;
         let variable = |what: &str| format!("Tool_{}_{what}", wanted.name);
         let mut variables = vec![
-            (variable("HASH"), tool.hash.clone()),
-            (variable("FILENAME"), tool.filename.clone()),
+            (variable("HASH"), tool.hash),
+            (variable("FILENAME"), tool.filename),
         ];
         if !tool.path.is_empty() {
-            variables.push((variable("PATH"), tool.path.clone()));
-            return Ok(variables);
+            variables.push((variable("PATH"), tool.path));
+        } else if let Some(first) = tool.urls.first() {
+            variables.push((variable("URL"), first.clone()));
+            let all = serde_json::Value::from(tool.urls);
+            variables.push((variable("URLs"), all.to_string()));
         }
-        let first = tool.urls.first().ok_or_else(|| {
-            let here = self.get(&wanted.name, &wanted.version).is_some();
-            not_ready(
-                "URL",
-                if here {
-                    ADDRESS.to_owned()
-                } else {
-                    add(wanted)
-                },
-            )
-        })?;
-        let all = serde_json::Value::from(tool.urls.clone());
-        variables.push((variable("URL"), first.clone()));
-        variables.push((variable("URLs"), all.to_string()));
         Ok(variables)
     }
 }
@@ -113,25 +107,58 @@ impl Tools {
 const ADDRESS: &str =
     "say where agents reach the frontends, in `agent_urls` of [gui] in the configuration";
 
-/// How a tool is added.
-fn add(wanted: &ToolDefinition) -> String {
+/// What the definition itself says of the file, or why that is not enough.
+fn elsewhere(wanted: &ToolDefinition) -> Result<Tool, &'static str> {
+    if wanted.serve_locally || !is_http(&wanted.url) {
+        return Err("which is not here");
+    }
+    let hash = wanted.expected_hash.to_ascii_lowercase();
+    if !is_hash(&hash) {
+        return Err("whose hash is not known");
+    }
+    Ok(Tool {
+        hash,
+        filename: file_name(&wanted.url).to_owned(),
+        urls: vec![wanted.url.clone()],
+        path: String::new(),
+    })
+}
+
+/// Whether it is a URL by which agents fetch files.
+#[must_use]
+pub fn is_http(url: &str) -> bool {
+    url.starts_with("http://") || url.starts_with("https://")
+}
+
+/// The last part of a URL's path.
+#[must_use]
+pub fn file_name(url: &str) -> &str {
+    let path = url.split(['?', '#']).next().unwrap_or_default();
+    path.rsplit('/').next().unwrap_or_default()
+}
+
+/// How a tool that is not here gets here.
+fn how_to_add(wanted: &ToolDefinition) -> String {
     let version = match wanted.version.as_str() {
         "" => String::new(),
         version => format!(" --version {version}"),
     };
-    format!(
-        "add it with `nublar tools add {} FILE{version}`",
-        wanted.name
-    )
-}
-
-fn from_definition(wanted: &ToolDefinition) -> Tool {
-    let direct = !wanted.serve_locally && !wanted.url.is_empty();
-    let path = wanted.url.split(['?', '#']).next().unwrap_or_default();
-    Tool {
-        hash: wanted.expected_hash.clone(),
-        filename: path.rsplit('/').next().unwrap_or_default().to_owned(),
-        urls: direct.then(|| wanted.url.clone()).into_iter().collect(),
-        path: String::new(),
+    let ToolDefinition {
+        name,
+        github_project,
+        github_asset_regex,
+        ..
+    } = wanted;
+    let add = format!("add it with `nublar tools add {name} FILE{version}`");
+    if is_http(&wanted.url) {
+        return format!("fetch it with `nublar tools fetch {name}{version}`, or {add}");
     }
+    if github_project.is_empty() {
+        return add;
+    }
+    let which = match github_asset_regex.as_str() {
+        "" => String::new(),
+        regex => format!(", the file that matches {regex}"),
+    };
+    format!("{add}; it is in the releases of github.com/{github_project}{which}")
 }

@@ -14,15 +14,14 @@ use axum::extract::{Path, State};
 use axum::response::{IntoResponse, Response};
 use bytes::{Bytes, BytesMut};
 use futures::StreamExt;
+use nublar_core::artifact::ToolDefinition;
 use nublar_core::ids::hex;
-use nublar_core::tools::{Manifest, PIECE, piece_key};
+use nublar_core::tools::{MOST, Manifest, PIECE, piece_key};
 use serde::Deserialize;
 use serde_json::{Value, json};
 use std::collections::{BTreeMap, BTreeSet};
 use tokio::time::timeout;
 
-/// The largest tool.
-const MOST: u64 = 8 << 30;
 /// The longest name, version or file name.
 const LONGEST: usize = 200;
 
@@ -71,41 +70,67 @@ fn no_tool(id: &str) -> Refusal {
 fn all(app: &App) -> BTreeMap<(String, String), Value> {
     let (tools, files) = (app.settings.tools(), app.settings.files());
     let repository = app.settings.artifacts();
-    let mut needed: BTreeMap<(String, String), BTreeSet<&str>> = BTreeMap::new();
+    let mut named: BTreeMap<(String, String), Vec<(&str, &ToolDefinition)>> = BTreeMap::new();
     for definition in repository.definitions() {
         for tool in &definition.tools {
-            let key = (tool.name.clone(), tool.version.clone());
-            needed.entry(key).or_default().insert(&definition.name);
+            let by = named.entry((tool.name.clone(), tool.version.clone()));
+            by.or_default().push((&definition.name, tool));
         }
     }
     for (name, version, _) in tools.iter() {
-        needed
+        named
             .entry((name.to_owned(), version.to_owned()))
             .or_default();
     }
-    let described = needed.into_iter().map(|((name, version), by)| {
+    let described = named.into_iter().map(|((name, version), by)| {
+        let wanted: Vec<_> = by
+            .iter()
+            .map(|(artifact, wanted)| (*artifact, *wanted, tools.resolve(artifact, wanted)))
+            .collect();
         let here = tools.get(&name, &version);
+        let state = if here.is_some() {
+            "ready"
+        } else if wanted.iter().all(|(_, _, found)| found.is_ok()) {
+            "remote"
+        } else {
+            "missing"
+        };
+        let tool = here.or_else(|| wanted.iter().find_map(|(_, _, found)| found.as_ref().ok()));
         let size = id(&name, &version)
             .ok()
             .and_then(|id| files.get(&id).map(|file| file.size));
+        let definitions = wanted.iter().map(|(artifact, wanted, found)| {
+            json!({
+                "artifact": artifact,
+                "url": wanted.url,
+                "expected_hash": wanted.expected_hash,
+                "serve_locally": wanted.serve_locally,
+                "github_project": wanted.github_project,
+                "github_asset_regex": wanted.github_asset_regex,
+                "problem": found.as_ref().err().map(ToString::to_string),
+            })
+        });
         let described = json!({
             "name": name,
             "version": version,
-            "state": if here.is_some() { "ready" } else { "missing" },
-            "sha256": here.map(|tool| &tool.hash),
-            "filename": here.map(|tool| &tool.filename),
+            "state": state,
+            "sha256": tool.map(|tool| &tool.hash),
+            "filename": tool.map(|tool| &tool.filename),
             "size": size,
-            "urls": here.map(|tool| &tool.urls),
-            "needed_by": by,
+            "urls": tool.map(|tool| &tool.urls),
+            "needed_by": by.iter().map(|(artifact, _)| artifact).collect::<BTreeSet<_>>(),
+            "definitions": definitions.collect::<Vec<_>>(),
         });
         ((name, version), described)
     });
     described.collect()
 }
 
-/// `GET /tools` → `[{"name", "version", "state", "sha256", "filename", "size", "urls",
-/// "needed_by"}]`. The state is `ready`, or `missing` of a tool that an artifact names and that is
-/// not here; such an artifact may say for itself where it is.
+/// `GET /tools` → `[{"name", "version", "state", "sha256", "filename", "size", "urls", "needed_by",
+/// "definitions"}]`. The state is `ready` of one that is here, `remote` of one that agents fetch
+/// from where artifacts say that it is, and else `missing`. `definitions` are what artifacts say of
+/// it, `{"artifact", "url", "expected_hash", "serve_locally", "github_project",
+/// "github_asset_regex", "problem"}`, and why it can not be collected for it, or null.
 pub(crate) async fn list(State(app): Shared) -> Answer<Json<Value>> {
     app.settings_ready().await?;
     Ok(Json(all(&app).into_values().collect()))

@@ -41,7 +41,10 @@ async fn a_tool_is_stored_and_compiled_into_what_needs_it() {
         message.contains("nublar tools add Scanner FILE"),
         "{warning}"
     );
-    assert_eq!(stage.json("/tools").await[0]["state"], "missing");
+    let listed = stage.json("/tools").await[0].clone();
+    assert_eq!(listed["state"], "missing");
+    let problem = listed["definitions"][0]["problem"].as_str().unwrap();
+    assert!(message.ends_with(problem), "{problem}");
     let wish = || {
         let path = "/clients/C.00000000000000aa/flows";
         Stage::request(Method::POST, path, r#"{"artifacts":["Custom.Needs"]}"#)
@@ -104,6 +107,7 @@ async fn a_tool_is_stored_and_compiled_into_what_needs_it() {
     let shown = stage.json("/tools/Scanner").await;
     assert_eq!(shown["state"], "ready");
     assert_eq!(shown["needed_by"], json!(["Custom.Needs"]));
+    assert_eq!(shown["definitions"][0]["problem"], Value::Null);
     // Another server knows it too.
     let other = stage.another().await;
     assert_eq!(other.json("/tools").await, json!([shown]));

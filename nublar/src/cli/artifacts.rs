@@ -1,6 +1,6 @@
 //! `artifacts`: list, show, add, remove, compile, check.
 
-use super::output::{Output, text};
+use super::output::{Output, items, text};
 use super::rest::{Refused, Rest, escaped, read};
 use super::table::{Table, shown};
 use super::{Artifacts, packs};
@@ -206,11 +206,6 @@ async fn remove(rest: &Rest, out: &mut Output, name: &str) -> Result<()> {
         eprintln!("warning: needed by {}", shown(&needed_by));
     }
     Ok(())
-}
-
-fn items<'a>(document: &'a Value, name: &str) -> &'a [Value] {
-    let items = document.get(name).and_then(Value::as_array);
-    items.map_or(&[], Vec::as_slice)
 }
 
 /// `file:line:column: key: message`.

@@ -422,6 +422,25 @@ pub(crate) enum Tools {
         #[arg(long)]
         filename: Option<String>,
     },
+    /// Download a tool from where artifacts say that it is, and add it
+    ///
+    /// It is held against the hash that artifacts expect, and added only if it is the same.
+    #[command(disable_version_flag = true)]
+    Fetch {
+        #[command(flatten)]
+        target: Target,
+        /// The name by which artifacts know it
+        name: String,
+        /// Its version, if artifacts name one
+        #[arg(long, default_value = "")]
+        version: String,
+        /// Another place than the one that artifacts name
+        #[arg(long)]
+        url: Option<String>,
+        /// The name that it gets on clients; the last part of the URL if left out
+        #[arg(long)]
+        filename: Option<String>,
+    },
     /// Remove a tool and its file
     #[command(visible_alias = "rm", disable_version_flag = true)]
     Remove {
@@ -468,6 +487,7 @@ impl Command {
                 Tools::List { target }
                 | Tools::Show { target, .. }
                 | Tools::Add { target, .. }
+                | Tools::Fetch { target, .. }
                 | Tools::Remove { target, .. },
             ) => target,
             Self::Artifacts(Artifacts::Check { .. }) => return None,

@@ -71,6 +71,12 @@ impl Output {
     }
 }
 
+/// A list in a document, empty when it is not there.
+pub(super) fn items<'a>(document: &'a Value, name: &str) -> &'a [Value] {
+    let items = document.get(name).and_then(Value::as_array);
+    items.map_or(&[], Vec::as_slice)
+}
+
 /// A text field of a document, empty when it is not there.
 pub(super) fn text(document: &Value, name: &str) -> String {
     match document.get(name) {

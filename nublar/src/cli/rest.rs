@@ -43,6 +43,38 @@ pub(super) fn escaped(part: &str) -> String {
     out
 }
 
+fn client(url: &str, silence: Option<Duration>) -> Result<Client> {
+    let mut builder = Client::builder().connect_timeout(CONNECT);
+    if let Some(silence) = silence {
+        builder = builder.read_timeout(silence);
+    }
+    if ["127.0.0.1", "[::1]", "localhost"]
+        .iter()
+        .any(|host| url.contains(host))
+    {
+        builder = builder.no_proxy();
+    }
+    Ok(builder.build()?)
+}
+
+/// Begins to download what anybody may.
+pub(super) async fn download(url: &str) -> Result<Response> {
+    let response = client(url, Some(SILENCE))?.get(url).send().await;
+    let response = response.and_then(Response::error_for_status);
+    response.map_err(|error| anyhow!("cannot fetch {url} ({})", cause(&error.without_url())))
+}
+
+/// What is at the bottom of an error.
+fn cause<'e>(
+    error: &'e (dyn std::error::Error + 'static),
+) -> &'e (dyn std::error::Error + 'static) {
+    let mut cause = error;
+    while let Some(deeper) = cause.source() {
+        cause = deeper;
+    }
+    cause
+}
+
 impl Rest {
     pub(super) fn new(place: Place) -> Result<Self> {
         // Another part of the process may have chosen already.
@@ -56,18 +88,8 @@ impl Rest {
     }
 
     fn within(place: Place, silence: Option<Duration>) -> Result<Self> {
-        let mut builder = Client::builder().connect_timeout(CONNECT);
-        if let Some(silence) = silence {
-            builder = builder.read_timeout(silence);
-        }
-        if ["127.0.0.1", "[::1]", "localhost"]
-            .iter()
-            .any(|host| place.url.contains(host))
-        {
-            builder = builder.no_proxy();
-        }
         Ok(Self {
-            client: builder.build()?,
+            client: client(&place.url, silence)?,
             place,
         })
     }
@@ -110,10 +132,7 @@ impl Rest {
     }
 
     fn unanswered(&self, error: &reqwest::Error) -> anyhow::Error {
-        let mut cause: &dyn std::error::Error = error;
-        while let Some(deeper) = cause.source() {
-            cause = deeper;
-        }
+        let cause = cause(error);
         let Place {
             url, unanswered, ..
         } = &self.place;

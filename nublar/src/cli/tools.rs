@@ -1,21 +1,25 @@
-//! `tools`: list, show, add, remove.
+//! `tools`: list, show, add, fetch, remove.
 
 use super::Tools;
-use super::output::{Output, text};
-use super::rest::{Rest, escaped, read};
+use super::output::{Output, items, text};
+use super::rest::{Rest, download, escaped, read};
 use super::table::{Table, shown};
 use super::times::size;
 use anyhow::{Context, Result, bail};
 use aws_lc_rs::digest;
 use bytes::Bytes;
 use futures::stream;
+use nublar_core::artifact::{file_name, is_http};
 use nublar_core::ids::hex;
+use nublar_core::tools::MOST;
 use reqwest::header::CONTENT_LENGTH;
 use reqwest::{Body, Method};
 use serde_json::Value;
+use std::collections::BTreeSet;
 use std::fs::File;
-use std::io::Read;
+use std::io::{Read, Write};
 use std::path::Path;
+use tempfile::NamedTempFile;
 
 /// What is read of a file at once, bytes.
 const STEP: usize = 256 << 10;
@@ -37,6 +41,13 @@ pub(super) async fn perform(rest: &Rest, out: &mut Output, command: Tools) -> Re
             filename,
             ..
         } => add(rest, out, (&name, &version), &file, filename).await,
+        Tools::Fetch {
+            name,
+            version,
+            url,
+            filename,
+            ..
+        } => fetch(rest, out, (&name, &version), url, filename).await,
         Tools::Remove { name, version, .. } => remove(rest, out, (&name, &version)).await,
     }
 }
@@ -77,7 +88,17 @@ fn describe(out: &mut Output, tool: &Value) -> Result<()> {
         "urls",
         "needed_by",
     ];
-    out.fields(&names.map(|name| (name, text(tool, name))))
+    out.fields(&names.map(|name| (name, text(tool, name))))?;
+    let mut table = Table::new(["ARTIFACT", "URL", "EXPECTED SHA-256", "PROBLEM"]).unbounded();
+    for definition in items(tool, "definitions") {
+        let names = ["artifact", "url", "expected_hash", "problem"];
+        table.row(names.map(|name| text(definition, name)));
+    }
+    if table.is_empty() {
+        return Ok(());
+    }
+    out.line("")?;
+    out.table(&table, "")
 }
 
 /// Sends a file. The server is told its hash before, and takes nothing else for it.
@@ -126,6 +147,62 @@ async fn add(
         "{name} is added: {} bytes, SHA-256 {hash}",
         length
     ))
+}
+
+/// Downloads a tool from where artifacts say that it is, and adds it if it is what they expect.
+async fn fetch(
+    rest: &Rest,
+    out: &mut Output,
+    (name, version): (&str, &str),
+    url: Option<String>,
+    filename: Option<String>,
+) -> Result<()> {
+    let tool = rest.json(&path(name, version)).await?;
+    let said = |what: &str| -> BTreeSet<String> {
+        let definitions = items(&tool, "definitions").iter();
+        let said = definitions.map(|definition| text(definition, what));
+        said.filter(|text| !text.is_empty()).collect()
+    };
+    let urls: Vec<String> = url.map_or_else(|| said("url").into_iter().collect(), |url| vec![url]);
+    let url = match urls.as_slice() {
+        [url] if is_http(url) => url,
+        [url] => bail!("{url} is no address for HTTP"),
+        [] => bail!("no artifact says where {name} is: say it with --url"),
+        _ => bail!(
+            "artifacts say that {name} is in several places: choose one with --url: {}",
+            urls.join(", ")
+        ),
+    };
+    let mut response = download(url).await?;
+    let mut file = NamedTempFile::new()?;
+    let mut length = 0;
+    let broken = || format!("{url} broke off");
+    while let Some(bytes) = response.chunk().await.with_context(broken)? {
+        length += bytes.len() as u64;
+        if length > MOST {
+            bail!("{url} has more than the {MOST} bytes that a tool may have");
+        }
+        file.write_all(&bytes)?;
+    }
+    let (found, _) = hash(file.path())?;
+    let expected = said("expected_hash");
+    if !expected
+        .iter()
+        .all(|hash| hash.eq_ignore_ascii_case(&found))
+    {
+        let expected: Vec<String> = expected.into_iter().collect();
+        bail!(
+            "{url} has the SHA-256 {found}, and artifacts expect {}: it is not added",
+            expected.join(", ")
+        );
+    }
+    if expected.is_empty() {
+        eprintln!("warning: no artifact says which SHA-256 {name} has: compare it yourself");
+    }
+    let filename = filename.unwrap_or_else(|| file_name(url).to_owned());
+    let filename = Some(filename).filter(|filename| !filename.is_empty());
+    let filename = filename.unwrap_or_else(|| name.to_owned());
+    add(rest, out, (name, version), file.path(), Some(filename)).await
 }
 
 fn step(file: &mut File) -> std::io::Result<Bytes> {

@@ -17,3 +17,4 @@ mod real_services;
 mod refusals;
 mod secrets;
 mod services_late;
+mod tools;

@@ -247,7 +247,7 @@ fn what_is_missing_is_named() {
         "name: Linux.Group\nimports: [Nowhere]\nsources: [{query: SELECT 1 FROM scope()}]\n",
         "name: E\ntype: server\n",
         "name: Nothing\n",
-        "name: T\ntools: [{name: X, url: 'https://e/x'}]\nsources: [{query: SELECT 1 FROM scope()}]\n",
+        "name: T\ntools: [{name: X}]\nsources: [{query: SELECT 1 FROM scope()}]\n",
     ]);
     for (name, text) in [
         (
@@ -269,12 +269,83 @@ fn what_is_missing_is_named() {
         ("Nothing", "Nothing has no source: there is nothing to run"),
         (
             "T",
-            "T needs the tool X, whose hash is not known: add it with `nublar tools add X FILE`",
+            "T needs the tool X, which is not here: add it with `nublar tools add X FILE`",
         ),
     ] {
         assert_eq!(refused(&set, Wanted::new(name)), text);
     }
     assert_eq!(compile(&set, &wish([])), Err(CompileError::NoArtifact));
+}
+
+/// An artifact with a tool of these keys.
+fn needs(tool: &str) -> Repository {
+    repository(&[&format!(
+        "name: T\ntools: [{{name: X, {tool}}}]\nsources: [{{query: SELECT 1 FROM scope()}}]\n"
+    )])
+}
+
+#[test]
+fn a_tool_with_url_and_hash_is_fetched_from_there() {
+    let hash = "0123456789ABCDEF".repeat(4);
+    let url = "https://e.example/d/x.exe?v=1#top";
+    let set = needs(&format!("url: '{url}', expected_hash: '{hash}'"));
+    let compiled = compile(&set, &wish([Wanted::new("T")])).unwrap();
+    let env = &compiled.request.vql_client_actions[0].env;
+    let env: Vec<(&str, &str)> = env
+        .iter()
+        .map(|of| (of.key.as_str(), of.value.as_str()))
+        .collect();
+    // Agents compare small digits.
+    let hash = hash.to_lowercase();
+    let urls = format!("[\"{url}\"]");
+    let expected = [
+        ("Tool_X_HASH", hash.as_str()),
+        ("Tool_X_FILENAME", "x.exe"),
+        ("Tool_X_URL", url),
+        ("Tool_X_URLs", &urls),
+    ];
+    assert_eq!(env, expected);
+}
+
+#[test]
+fn a_tool_that_nobody_can_fetch_is_said_with_how_to_add_it() {
+    let hash = "ab".repeat(32);
+    let add = "add it with `nublar tools add X FILE`";
+    let fetch = "fetch it with `nublar tools fetch X`, or";
+    for (tool, said) in [
+        ("url: 'https://e/x'", format!("whose hash is not known: {fetch} {add}")),
+        (
+            "url: 'https://e/x', expected_hash: ab12",
+            format!("whose hash is not known: {fetch} {add}"),
+        ),
+        (
+            &format!("url: 'https://e/x', expected_hash: {hash}, serve_locally: true"),
+            format!("which is not here: {fetch} {add}"),
+        ),
+        (
+            &format!("url: 'file:///x', expected_hash: {hash}"),
+            format!("which is not here: {add}"),
+        ),
+        (
+            "version: '2.1', url: 'https://e/x', serve_locally: true",
+            "which is not here: fetch it with `nublar tools fetch X --version 2.1`, or add it with \
+             `nublar tools add X FILE --version 2.1`"
+                .to_owned(),
+        ),
+        (
+            "github_project: a/b, github_asset_regex: 'x.+exe'",
+            format!(
+                "which is not here: {add}; it is in the releases of github.com/a/b, the file that matches x.+exe"
+            ),
+        ),
+        (
+            "github_project: a/b",
+            format!("which is not here: {add}; it is in the releases of github.com/a/b"),
+        ),
+    ] {
+        let text = refused(&needs(tool), Wanted::new("T"));
+        assert_eq!(text, format!("T needs the tool X, {said}"), "{tool}");
+    }
 }
 
 #[test]
