@@ -9,7 +9,7 @@ use serde_json::Value;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
-use support::agent::TestAgent;
+use support::agent::{TestAgent, rows};
 use support::foreman::held;
 use support::{Deployment, eventually};
 use tokio::task::JoinHandle;
@@ -22,7 +22,7 @@ struct Polling {
 }
 
 impl Polling {
-    fn start(agent: TestAgent) -> Self {
+    fn start(agent: Arc<TestAgent>) -> Self {
         let (polls, refused) = (Arc::<AtomicUsize>::default(), Arc::<AtomicUsize>::default());
         let (counted, conflicts) = (polls.clone(), refused.clone());
         let task = tokio::spawn(async move {
@@ -75,10 +75,10 @@ async fn take_turns(frontends: usize) {
     }
     let (here, there) = (&running[0], &running[frontends - 1]);
     let original = TestAgent::enrolled(&deployment, here).await;
-    let copy = original.at(&deployment, there);
-    let original = Polling::start(original);
+    let cloned = Arc::new(original.at(&deployment, there));
+    let original = Polling::start(Arc::new(original));
     held(here, 1).await;
-    let copy = Polling::start(copy);
+    let copy = Polling::start(cloned.clone());
     eventually(async || (copy.refused() >= 3).then_some(())).await;
     assert_eq!(original.refused(), 0, "who was there first is refused");
     let told = folding.told("client_conflict");
@@ -99,6 +99,11 @@ async fn take_turns(frontends: usize) {
         .map(|one| one.metrics.refused_clone.get())
         .sum();
     assert!(refused >= 6, "{refused}");
+
+    // What it sends besides is kept.
+    assert!(deployment.records("events").await.is_empty());
+    cloned.control(&[rows("F.Monitoring", "A", "{}")]).await;
+    assert_eq!(deployment.records("events").await.len(), 1);
     drop((original, copy));
     for one in running {
         one.stop().await;
