@@ -15,6 +15,7 @@ mod outputs;
 mod partition;
 mod snapshots;
 
+use futures::future::join_all;
 use nublar_core::fold::FoldConfig;
 use nublar_ports::log::{GroupEvent, Record};
 use nublar_ports::{Log, Membership, Objects};
@@ -193,9 +194,7 @@ impl Foreman {
                     None
                 };
             }
-            for (partition, batch) in batches {
-                self.fold_batch(partition, batch).await;
-            }
+            self.fold_batches(batches).await;
             if Instant::now() >= next_tick {
                 next_tick = Instant::now() + every;
                 self.tick().await;
@@ -220,16 +219,18 @@ impl Foreman {
         }
     }
 
-    async fn fold_batch(&mut self, partition: u32, batch: VecDeque<Record>) {
-        let Some(state) = self.partitions.get_mut(&partition) else {
-            return;
-        };
-        let result = state
-            .fold_batch(batch, &self.ports, &self.member, &self.config)
-            .await;
-        if let Err(error) = result {
-            tracing::error!(partition, %error, "leaving the partition alone");
-            self.partitions.remove(&partition);
+    /// Folds each partition's batch; what they cause is appended side by side.
+    async fn fold_batches(&mut self, mut batches: BTreeMap<u32, VecDeque<Record>>) {
+        let (ports, member, config) = (&self.ports, &self.member, &self.config);
+        let folding = self.partitions.iter_mut().filter_map(|(partition, state)| {
+            let folding = state.fold_batch(batches.remove(partition)?, ports, member, config);
+            Some(async { (*partition, folding.await) })
+        });
+        for (partition, result) in join_all(folding).await {
+            if let Err(error) = result {
+                tracing::error!(partition, %error, "leaving the partition alone");
+                self.partitions.remove(&partition);
+            }
         }
     }
 
@@ -238,7 +239,7 @@ impl Foreman {
             .partitions
             .values_mut()
             .filter_map(|state| state.tick(&self.ports));
-        for (partition, tick) in futures::future::join_all(appends).await {
+        for (partition, tick) in join_all(appends).await {
             if let Err(error) = tick {
                 tracing::warn!(partition, %error, "no tick: time stands still there");
             }

@@ -6,7 +6,9 @@ use crate::purge;
 use crate::stored::{self, Poisoned};
 use crate::{Config, Ports, letters, now_us};
 use bytes::Bytes;
+use futures::StreamExt;
 use futures::future::join_all;
+use futures::stream;
 use nublar_core::ids::{ClientKey, ContentId, FlowId, Life};
 use nublar_core::ingest::{Group, Plan, Sums, message_id, plan};
 use nublar_core::partition::of_client;
@@ -25,6 +27,8 @@ use tokio_util::sync::CancellationToken;
 
 const BATCH_RECORDS: usize = 256;
 const BATCH_BYTES: usize = 8 << 20;
+/// Flows that are counted side by side when their partition was taken over.
+const COUNTS_AT_ONCE: usize = 16;
 /// How long an object that is not there is left alone.
 const MISSING: Duration = Duration::from_secs(1);
 
@@ -337,12 +341,25 @@ impl Worker {
             return;
         }
         stored::refresh(&self.ports, group).await;
-        for ((partition, life), flows) in wanted {
-            for flow in flows {
-                let sum = stored::count(&self.ports, group, &life, &flow).await;
-                if let Some(owned) = self.owned.get_mut(&partition) {
-                    owned.sums.load(&life, flow, sum);
-                }
+        let wanted = wanted.into_iter().flat_map(|((partition, life), flows)| {
+            flows
+                .into_iter()
+                .map(move |flow| (partition, life.clone(), flow))
+        });
+        let counts = wanted.map(|(partition, life, flow)| {
+            let ports = &self.ports;
+            async move {
+                let sum = stored::count(ports, group, &life, &flow).await;
+                (partition, life, flow, sum)
+            }
+        });
+        let counts: Vec<_> = stream::iter(counts)
+            .buffer_unordered(COUNTS_AT_ONCE)
+            .collect()
+            .await;
+        for (partition, life, flow, sum) in counts {
+            if let Some(owned) = self.owned.get_mut(&partition) {
+                owned.sums.load(&life, flow, sum);
             }
         }
     }
