@@ -8,8 +8,8 @@
 # make fuzz    each parser that hostile bytes reach, ten minutes each; SECONDS_EACH=N, SEED=N
 # make outages  every outage in its whole length, 20 minutes
 # make uploads   a file of 5 GB, sparse ones, a thousand small ones, while the server is killed; 11 GB of disk
-# make agent-test AGENT=PATH[:PATH…]   stock agents' lives, over every scheme, on real services, and
-#              behind nginx and HAProxy where these are installed
+# make agent-test AGENT=PATH[:PATH…]   stock agents' lives, over every scheme, on real services,
+#              behind nginx and HAProxy where these are installed, and taken over from stock servers
 #
 # On Debian they install what is missing when root, else they say what to install. Rust comes
 # from rustup. What is fetched for the tests is kept in $NUBLAR_CACHE or ~/.cache/nublar.

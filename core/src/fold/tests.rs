@@ -782,6 +782,12 @@ fn an_adopted_flow_is_a_document_without_tasks_timers_or_questions() {
     let ended = b.stats(&[(id, false, done(2, 0))]);
     assert_eq!(document(&ended)["state"], "FINISHED");
     assert_eq!(completions(&ended), 1);
+    // Of this one the other server had six rows.
+    let id = "F.DC2M4H5TA9T35";
+    b.stored(id, "results", 4, 0, true);
+    let ended = document(&b.stats(&[(id, false, done(10, 0))]));
+    assert_eq!(ended["reason"], "incomplete", "{ended}");
+    assert_eq!(ended["status"], "incomplete: 4 of 10 rows stored");
     assert!(tasks(&b.check_in(b"s9")).is_empty());
 }
 

@@ -10,6 +10,8 @@ pub(crate) struct Home {
     /// What it is called here.
     pub(crate) name: String,
     pub(crate) program: PathBuf,
+    /// Whether it speaks over WebSockets: agents of before 0.72 do not.
+    pub(crate) sockets: bool,
     /// Where it connects; the server's own address if there is none.
     pub(crate) url: Option<String>,
     /// More words for `client-config`.
@@ -24,17 +26,30 @@ pub(crate) fn homes() -> Vec<Home> {
         eprintln!("not run: NUBLAR_AGENT names no stock agent");
         return Vec::new();
     };
-    let homes = std::env::split_paths(&list).map(|program| Home {
-        name: version(&program),
-        program,
-        url: None,
-        options: Vec::new(),
-        authorities: None,
+    let homes = std::env::split_paths(&list).map(|program| {
+        let version = version(&program);
+        let sockets = numbers(&version) >= vec![0, 72];
+        if !sockets {
+            eprintln!("not over WebSockets: {version}");
+        }
+        Home {
+            name: version,
+            program,
+            sockets,
+            url: None,
+            options: Vec::new(),
+            authorities: None,
+        }
     });
     homes.collect()
 }
 
 impl Home {
+    /// Whether it can connect to a URL, or by a scheme.
+    pub(crate) fn speaks(&self, url: &str) -> bool {
+        self.sockets || !url.starts_with("ws")
+    }
+
     /// The same agent, connected to a URL.
     pub(crate) fn at(&self, kind: &str, url: &str) -> Self {
         Self {
@@ -54,6 +69,12 @@ fn version(program: &Path) -> String {
     line.unwrap_or_else(|| panic!("{} tells no version: {text}", program.display()))
         .trim()
         .to_owned()
+}
+
+/// The numbers of a version: `0.72.4` is newer than `0.7.1`, and that than `0.6.8-2`.
+fn numbers(version: &str) -> Vec<u32> {
+    let parts = version.split(['.', '-']);
+    parts.map_while(|part| part.parse().ok()).collect()
 }
 
 fn is_client_id(word: &str) -> bool {
@@ -76,12 +97,17 @@ impl Agent {
             words.extend(["--url", url]);
         }
         words.extend(home.options.iter().map(String::as_str));
-        let (config, log) = (file("config.yaml"), file("log"));
+        let config = file("config.yaml");
         std::fs::write(&config, server.order(installation, &words)).unwrap();
+        Self::run(home, &config, file("log"))
+    }
+
+    /// One with this configuration, which writes what it says to a log.
+    pub(crate) fn run(home: &Home, config: &Path, log: PathBuf) -> Self {
         let mut command = Command::new(&home.program);
         command
             .args(["--nobanner", "--nocolor", "client", "-v", "--config"])
-            .arg(&config)
+            .arg(config)
             .stdout(Stdio::null())
             .stderr(std::fs::File::create(&log).unwrap());
         if let Some(file) = &home.authorities {
@@ -108,7 +134,7 @@ impl Agent {
         said.matches("Received PEM").count() + said.matches("Retrying connection").count()
     }
 
-    fn said(&self) -> String {
+    pub(crate) fn said(&self) -> String {
         std::fs::read_to_string(&self.log).unwrap()
     }
 }

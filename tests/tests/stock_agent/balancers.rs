@@ -100,7 +100,7 @@ impl Scene {
     async fn put(&mut self, name: &str, home: &Home, change: impl FnOnce(Text) -> Text) {
         let shown = self.server.secrets().tls.clone();
         let balancer = self.start(&shown, change).await;
-        for scheme in ["https", "wss"] {
+        for scheme in schemes(home) {
             let url = format!("{scheme}://{}/", balancer.address());
             self.homes.push(Home {
                 options: TOLD.map(str::to_owned).into(),
@@ -116,7 +116,7 @@ impl Scene {
         let file = self.file(&format!("{}.authority.pem", self.balancers.len()));
         std::fs::write(&file, authority).unwrap();
         let balancer = self.start(&shown, |text| text).await;
-        for scheme in ["https", "wss"] {
+        for scheme in schemes(home) {
             let url = format!("{scheme}://localhost:{}/", balancer.address().port());
             let options = TOLD.into_iter().chain(["--public-certificate"]);
             self.homes.push(Home {
@@ -172,6 +172,12 @@ impl Scene {
         }
         self.server.stop().await;
     }
+}
+
+/// The schemes with TLS that an agent speaks.
+fn schemes(home: &Home) -> impl Iterator<Item = &'static str> {
+    let all = ["https", "wss"].into_iter();
+    all.filter(|scheme| home.speaks(scheme))
 }
 
 /// An authority, and a certificate of it for this machine.

@@ -44,8 +44,8 @@ async fn stock_agents_live_over_every_scheme() {
     let urls = urls.flat_map(|url| [url.clone(), url.replacen("http", "ws", 1)]);
     let urls: Vec<_> = urls.collect();
     let homes = homes.iter().flat_map(|home| {
-        let at = |url: &String| home.at(url.split(':').next().unwrap(), url);
-        urls.iter().map(at)
+        let spoken = urls.iter().filter(|url| home.speaks(url));
+        spoken.map(|url| home.at(url.split(':').next().unwrap(), url))
     });
     let homes: Vec<_> = homes.collect();
     live(&mut server, &installation, &homes, &Limits::AMONG_MANY).await;

@@ -1,6 +1,7 @@
 //! A stock agent's life against the server, over every scheme, and behind the load balancers of
-//! docs/load-balancers.md: `NUBLAR_AGENT=PATH[:PATH…] cargo test -p nublar-tests --test stock_agent --
-//! --nocapture --test-threads 1`, or `make agent-test AGENT=PATH[:PATH…]`.
+//! docs/load-balancers.md; and how a stock server's agent is taken over:
+//! `NUBLAR_AGENT=PATH[:PATH…] cargo test -p nublar-tests --test stock_agent -- --nocapture
+//! --test-threads 1`, or `make agent-test AGENT=PATH[:PATH…]`.
 //!
 //! The agents are not ours and are not here; without the variable the tests say that they did not
 //! run. So they do where a load balancer is not installed.
@@ -11,6 +12,8 @@ mod agent;
 mod balancer;
 mod balancers;
 mod bench;
+mod deployment;
 mod direct;
 mod life;
 mod resumed;
+mod takeover;
