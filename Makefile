@@ -28,9 +28,11 @@ packages:
 	@deploy/packages cc:build-essential c++:build-essential mold:mold pkg-config:pkg-config libssl-dev ca-certificates
 	command -v cargo >/dev/null || { echo "cargo not found: install Rust" >&2; exit 1; }
 
-# The real services: a JDK and Maven for Kafka and OpenSearch, Go for the S3 server.
+# The real services: a JDK and Maven for Kafka and OpenSearch, Go for the S3 server. And the load
+# balancers.
 packages-test: packages
-	@deploy/packages curl:curl javac:default-jdk-headless mvn:maven go:golang-go
+	@deploy/packages curl:curl javac:default-jdk-headless mvn:maven go:golang-go \
+	    nginx libnginx-mod-stream haproxy
 
 run: packages
 	@cargo build -p nublar

@@ -15,3 +15,4 @@ pub mod partition;
 pub mod sealed;
 pub mod stats;
 pub mod tools;
+pub mod url_check;

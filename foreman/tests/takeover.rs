@@ -214,6 +214,8 @@ async fn what_a_killed_foreman_left_unanswered_is_answered_once_by_key() {
             session_key: Bytes::from_static(b"s"),
             table_version: 0,
             address: String::new(),
+            via: String::new(),
+            clock_skew_ms: None,
         })
         .await;
     for n in 0..3 {
@@ -339,6 +341,8 @@ async fn a_store_that_does_not_answer_holds_up_no_decision() {
             session_key: Bytes::from_static(b"s"),
             table_version: 0,
             address: String::new(),
+            via: String::new(),
+            clock_skew_ms: None,
         })
         .await;
     for n in 0..12 {

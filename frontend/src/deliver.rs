@@ -4,6 +4,7 @@
 use crate::authenticate::Agent;
 use crate::clock::now_us;
 use crate::metrics::Metrics;
+use crate::peer::Peer;
 use crate::registry::Registry;
 use crate::scheduling::Appender;
 use bytes::Bytes;
@@ -72,6 +73,17 @@ impl Drop for Held {
             _ => self.deliveries.close(&self.client, self.number),
         }
     }
+}
+
+/// What an agent that polls shows of itself.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Visit {
+    pub(crate) packet_iv: PacketIv,
+    /// Version of the event table that it runs, 0 when it has none.
+    pub(crate) table_version: i64,
+    /// How many milliseconds its clock is ahead of ours; none if it does not say.
+    pub(crate) clock_skew_ms: Option<i64>,
+    pub(crate) peer: Peer,
 }
 
 struct Opened {
@@ -146,20 +158,22 @@ impl Deliveries {
     }
 
     /// An agent polls.
-    pub(crate) fn open(
-        self: &Arc<Self>,
-        agent: &Agent,
-        packet_iv: PacketIv,
-        table_version: i64,
-        address: String,
-    ) -> Held {
+    pub(crate) fn open(self: &Arc<Self>, agent: &Agent, visit: &Visit) -> Held {
+        let &Visit {
+            packet_iv,
+            table_version,
+            clock_skew_ms,
+            peer,
+        } = visit;
         let (client, generation) = (agent.client().clone(), agent.generation());
         let (sender, end) = oneshot::channel();
         let check_in = CheckIn {
             header: self.header(&client, generation),
             session_key: Bytes::copy_from_slice(&agent.checked.hash),
             table_version,
-            address,
+            address: peer.address().to_string(),
+            via: peer.via().map_or_else(String::new, |via| via.to_string()),
+            clock_skew_ms,
         };
         let mut state = self.lock();
         state.last += 1;

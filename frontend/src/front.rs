@@ -12,6 +12,7 @@ use crate::peer::Peer;
 use crate::public::Public;
 use crate::requests::Requests;
 use crate::store::Store;
+use crate::url_check::UrlCheck;
 use nublar_core::delivery::Item;
 use nublar_core::ids::ClientKey;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -34,6 +35,7 @@ pub(crate) struct Front {
     pub(crate) deliveries: Arc<Deliveries>,
     pub(crate) requests: Requests,
     pub(crate) public: Public,
+    pub(crate) url_check: UrlCheck,
     /// Polls end, nothing new is accepted.
     pub(crate) closing: CancellationToken,
 }

@@ -19,6 +19,7 @@ use crate::requests::Requests;
 use crate::scheduling::Appender;
 use crate::store::Store;
 use crate::tasks;
+use crate::url_check::UrlCheck;
 use nublar_core::sealed::SealKeys;
 use nublar_ports::log::LogError;
 use nublar_ports::{Log, Objects};
@@ -165,6 +166,8 @@ impl Frontend {
             name.clone(),
             metrics.clone(),
         ));
+        let nonces = secrets.orgs.iter().map(|org| org.nonce.clone());
+        let url_check = UrlCheck::new(nonces.collect());
         let (pressed, is_pressed) = watch::channel(false);
         let authenticator = Authenticator::new(Parts {
             identity: identity.clone(),
@@ -233,6 +236,7 @@ impl Frontend {
             identity,
             requests: Requests::new(log, config.request_cache, seal),
             public: Public::new(objects.clone()),
+            url_check,
             name,
             metrics,
             authenticator,

@@ -11,6 +11,7 @@ use crate::posts::{self, Post};
 use crate::public;
 use crate::refusal::Refusal;
 use crate::socket;
+use crate::url_check;
 use bytes::Bytes;
 use http::header::{
     CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, HeaderValue, SEC_WEBSOCKET_ACCEPT, SEC_WEBSOCKET_KEY,
@@ -18,6 +19,7 @@ use http::header::{
 };
 use http::{HeaderMap, Method, Request, Response, StatusCode};
 use hyper::body::Incoming;
+use hyper::upgrade::OnUpgrade;
 use nublar_schemas::records::Header;
 use nublar_wire::accept_key;
 use std::sync::Arc;
@@ -49,6 +51,9 @@ pub(crate) async fn serve(
         }
         (&Method::GET, Some("healthz")) => return healthz(&front),
         (&Method::GET, Some("healthz/live")) => return text(StatusCode::OK, "alive\n"),
+        (_, Some(path)) if path.starts_with(url_check::PATH) => {
+            return url_check::serve(front, &connection, (peer, ignored), request).await;
+        }
         (&Method::GET | &Method::HEAD, Some(path)) if path.starts_with("public/") => {
             let name = path.strip_prefix("public/").unwrap_or_default();
             return public::serve(&front, request.method(), name, request.headers()).await;
@@ -77,7 +82,7 @@ pub(crate) async fn serve(
 }
 
 /// Whether a request wants to become a WebSocket.
-fn is_socket(headers: &HeaderMap) -> bool {
+pub(crate) fn is_socket(headers: &HeaderMap) -> bool {
     headers
         .get(UPGRADE)
         .is_some_and(|value| value.as_bytes().eq_ignore_ascii_case(b"websocket"))
@@ -91,6 +96,21 @@ fn upgrade(
     post: Post,
     mut request: Request<Incoming>,
 ) -> Response<AnswerBody> {
+    let (response, upgrade) = agree(&mut request);
+    let Some(upgrade) = upgrade else {
+        return response;
+    };
+    front.deliveries.tracker().clone().spawn(async move {
+        if let Ok(upgraded) = upgrade.await {
+            socket::serve(front, connection, peer, post, upgraded).await;
+        }
+    });
+    response
+}
+
+/// The answer to a request that wants to become a WebSocket, and the socket, which is there when the
+/// answer is out; none if it cannot become one.
+pub(crate) fn agree(request: &mut Request<Incoming>) -> (Response<AnswerBody>, Option<OnUpgrade>) {
     let headers = request.headers();
     let version = headers.get(SEC_WEBSOCKET_VERSION);
     let accept = headers
@@ -99,21 +119,16 @@ fn upgrade(
         .and_then(|key| HeaderValue::from_str(&accept_key(key.to_str().ok()?)).ok());
     let Some(accept) = accept else {
         let words = "a websocket of version 13 with a key is needed\n";
-        return text(StatusCode::BAD_REQUEST, words);
+        return (text(StatusCode::BAD_REQUEST, words), None);
     };
-    let upgrade = hyper::upgrade::on(&mut request);
-    front.deliveries.tracker().clone().spawn(async move {
-        if let Ok(upgraded) = upgrade.await {
-            socket::serve(front, connection, peer, post, upgraded).await;
-        }
-    });
+    let upgrade = hyper::upgrade::on(request);
     let mut response = Response::new(AnswerBody::Full(None));
     *response.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
     let headers = response.headers_mut();
     headers.insert(UPGRADE, HeaderValue::from_static("websocket"));
     headers.insert(CONNECTION, HeaderValue::from_static("Upgrade"));
     headers.insert(SEC_WEBSOCKET_ACCEPT, accept);
-    response
+    (response, Some(upgrade))
 }
 
 /// Whether agents should come here. What is wrong, or worth knowing, stands in the lines below.
@@ -143,14 +158,14 @@ fn healthz(front: &Front) -> Response<AnswerBody> {
     text(status, words)
 }
 
-fn text(status: StatusCode, words: impl Into<Bytes>) -> Response<AnswerBody> {
+pub(crate) fn text(status: StatusCode, words: impl Into<Bytes>) -> Response<AnswerBody> {
     let body = AnswerBody::from(words.into());
     let mut response = with_type(body, "text/plain");
     *response.status_mut() = status;
     response
 }
 
-fn with_type(body: AnswerBody, of: &'static str) -> Response<AnswerBody> {
+pub(crate) fn with_type(body: AnswerBody, of: &'static str) -> Response<AnswerBody> {
     let mut response = Response::new(body);
     response
         .headers_mut()

@@ -44,6 +44,7 @@ mod scheduling;
 mod socket;
 mod store;
 mod tasks;
+mod url_check;
 mod watched;
 
 pub use config::{AdoptFlows, Config, Credentials, Listen, Org, Secrets, TlsMaterial};

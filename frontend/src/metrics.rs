@@ -77,6 +77,7 @@ metrics! {
     polls, "counter", "polls_total", "requests", "reader posts that came";
     polls_held, "gauge", "polls_held", "requests", "polls that are held now";
     not_found, "counter", "not_found_total", "requests", "requests for a path or method that is not served";
+    url_checks, "counter", "url_checks_total", "requests", "requests of `nublar check-url` that were answered";
     body_bytes, "counter", "body_bytes_total", "bytes", "bodies that were read";
     admitted_bytes, "gauge", "admitted_bytes", "bytes", "budget that is in use";
     held_back, "counter", "held_back_total", "requests", "posts that had to wait for room";

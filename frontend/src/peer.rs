@@ -39,6 +39,21 @@ impl Peer {
         self.address
     }
 
+    /// Where the connection comes from.
+    pub(crate) fn connection(self) -> SocketAddr {
+        self.connection
+    }
+
+    /// Whether the connection speaks for another.
+    pub(crate) fn is_behind_proxy(self) -> bool {
+        self.address != self.connection.ip()
+    }
+
+    /// Who speaks for another, if somebody does.
+    pub(crate) fn via(self) -> Option<IpAddr> {
+        self.is_behind_proxy().then(|| self.connection.ip())
+    }
+
     /// Who sends a request on this connection: `X-Forwarded-For` is read from its end, as long as
     /// those who wrote it are trusted. Also says whether there was such a header of somebody who
     /// is not.
@@ -80,10 +95,10 @@ fn read(text: &str) -> Option<IpAddr> {
 
 impl fmt::Display for Peer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if self.address == self.connection.ip() {
-            self.connection.fmt(f)
-        } else {
+        if self.is_behind_proxy() {
             write!(f, "{} by {}", self.address, self.connection)
+        } else {
+            self.connection.fmt(f)
         }
     }
 }

@@ -7,14 +7,13 @@ use crate::answer;
 use crate::authenticate::Agent;
 use crate::body::AnswerBody;
 use crate::clock::now_us;
-use crate::deliver::{End, Held};
+use crate::deliver::{End, Held, Visit};
 use crate::front::{Connection, Front, Handed};
-use crate::peer::Peer;
 use crate::refusal::Refusal;
 use bytes::Bytes;
 use futures::future::join_all;
 use http::Response;
-use nublar_core::delivery::{Item, PacketIv};
+use nublar_core::delivery::Item;
 use nublar_core::ids::ClientKey;
 use nublar_schemas::records::RequestRef;
 use nublar_wire::pad;
@@ -129,10 +128,8 @@ struct Padding {
 pub(crate) struct Courier {
     pub(crate) front: Arc<Front>,
     pub(crate) connection: Arc<Connection>,
-    pub(crate) peer: Peer,
     pub(crate) agent: Agent,
-    pub(crate) packet_iv: PacketIv,
-    pub(crate) table_version: i64,
+    pub(crate) visit: Visit,
 }
 
 enum Stage {
@@ -164,10 +161,7 @@ async fn next(stage: Stage) -> Option<(Bytes, Stage)> {
 impl Courier {
     /// Opens the poll.
     pub(crate) fn open(&self) -> Held {
-        let address = self.peer.address().to_string();
-        self.front
-            .deliveries
-            .open(&self.agent, self.packet_iv, self.table_version, address)
+        self.front.deliveries.open(&self.agent, &self.visit)
     }
 
     /// Makes the answer. Tasks whose request can not be read are left out and offered again later;

@@ -3,7 +3,8 @@
 use crate::admission::Room;
 use crate::allowance::Verdict;
 use crate::authenticate::{self, Agent};
-use crate::deliver::Held;
+use crate::clock::now_us;
+use crate::deliver::{Held, Visit};
 use crate::front::{Connection, Front};
 use crate::peer::Peer;
 use crate::poll::Courier;
@@ -28,6 +29,7 @@ pub(crate) struct Taken {
     pub(crate) agent: Agent,
     packet_iv: PacketIv,
     table_version: i64,
+    clock_skew_ms: Option<i64>,
     /// How long the answer is to be held, because the agent sends too much.
     pub(crate) wait: Duration,
 }
@@ -40,16 +42,26 @@ impl Taken {
         connection: &Arc<Connection>,
         peer: Peer,
     ) -> (Held, Courier) {
-        let courier = Courier {
+        let visit = Visit {
+            packet_iv: self.packet_iv,
+            table_version: self.table_version,
+            clock_skew_ms: self.clock_skew_ms,
             peer,
+        };
+        let courier = Courier {
             front: front.clone(),
             connection: connection.clone(),
             agent: self.agent,
-            packet_iv: self.packet_iv,
-            table_version: self.table_version,
+            visit,
         };
         (courier.open(), courier)
     }
+}
+
+/// How far a clock is ahead of ours, milliseconds; none of who does not say.
+fn skew_ms(theirs_us: u64, ours_us: i64) -> Option<i64> {
+    let theirs_us = i64::try_from(theirs_us).unwrap_or(i64::MAX);
+    (theirs_us > 0).then(|| theirs_us.saturating_sub(ours_us) / 1_000)
 }
 
 /// Returns when everything in the body is durable.
@@ -83,6 +95,7 @@ async fn store(
     let envelope = authenticate::envelope(body)?;
     let packet_iv = *envelope.packet_iv();
     let (agent, packed) = front.authenticator.check(envelope, until).await?;
+    let clock_skew_ms = skew_ms(packed.timestamp_us(), now_us());
     let Verdict::Hold(wait) = front
         .allowances
         .charge(agent.client(), length, Instant::now())
@@ -109,6 +122,7 @@ async fn store(
         agent,
         packet_iv,
         table_version: check_in.unwrap_or(0),
+        clock_skew_ms,
         wait,
     })
 }

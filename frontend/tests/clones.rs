@@ -121,6 +121,43 @@ async fn of_two_agents_of_one_key_at_two_frontends_the_later_is_refused() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn of_twenty_agents_of_one_key_at_three_frontends_one_is_served() {
+    let deployment = Deployment::new().await;
+    let folding = deployment.fold(|config| config.hold_down_us = 3_600_000_000);
+    let mut running = Vec::new();
+    for _ in 0..3 {
+        running.push(deployment.start().await);
+    }
+    let first = TestAgent::enrolled(&deployment, &running[0]).await;
+    let copies: Vec<_> = (0..20)
+        .map(|n| first.at(&deployment, &running[n % 3]))
+        .collect();
+    let agents: Vec<_> = copies
+        .into_iter()
+        .map(Arc::new)
+        .map(Polling::start)
+        .collect();
+    let refused = || agents.iter().filter(|agent| agent.refused() >= 3).count();
+    eventually(async || (refused() == 19).then_some(())).await;
+    let served: Vec<_> = agents.iter().filter(|agent| agent.refused() == 0).collect();
+    assert_eq!(served.len(), 1);
+    assert_eq!(folding.told("client_conflict").len(), 1);
+
+    // Quiet from now on: the one has its poll, and the others cost no word in the log.
+    let polls = served[0].polls();
+    let records = deployment.records("scheduling").await.len();
+    let before = agents.iter().map(Polling::refused).sum::<usize>();
+    let more = || agents.iter().map(Polling::refused).sum::<usize>() - before;
+    eventually(async || (more() >= 60).then_some(())).await;
+    assert_eq!(served[0].polls(), polls, "its poll was disturbed");
+    assert_eq!(deployment.records("scheduling").await.len(), records);
+    drop(agents);
+    for one in running {
+        one.stop().await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn an_agent_whose_connection_died_silently_is_not_locked_out() {
     let deployment = Deployment::new().await;
     let folding = deployment.fold(|_| {});

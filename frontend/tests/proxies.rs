@@ -39,19 +39,24 @@ async fn registered(deployment: &Deployment) -> TestAgent {
     agent
 }
 
-/// The address that a frontend recorded of the agent.
+/// The address that a frontend recorded of the agent, `by` whoever told it.
 async fn recorded(deployment: &Deployment, agent: &TestAgent, running: &Running) -> String {
     let client = agent.key.client_id();
-    deployment
-        .wait_scheduling(|record| match record {
-            Scheduling::CheckIn(of)
-                if of.header.client == client && of.header.frontend == running.name =>
-            {
-                Some(of.address.clone())
-            }
-            _ => None,
-        })
-        .await
+    let check_in = deployment.wait_scheduling(|record| match record {
+        Scheduling::CheckIn(of)
+            if of.header.client == client && of.header.frontend == running.name =>
+        {
+            Some(of.clone())
+        }
+        _ => None,
+    });
+    let check_in = check_in.await;
+    // These agents live in 1970.
+    assert!(check_in.clock_skew_ms.unwrap() < -1_000_000_000_000);
+    match check_in.via.as_str() {
+        "" => check_in.address,
+        via => format!("{} by {via}", check_in.address),
+    }
 }
 
 /// A poll with these lines in its head.
@@ -138,11 +143,17 @@ async fn a_listed_proxy_tells_the_true_address_of_each_request() {
     let mut stream = connect(running.http).await;
     let first = poll(&one, "X-Forwarded-For: 1.2.3.4, 203.0.113.9\r\n");
     stream.write_all(&first).await.unwrap();
-    assert_eq!(recorded(&deployment, &one, &running).await, "203.0.113.9");
+    assert_eq!(
+        recorded(&deployment, &one, &running).await,
+        "203.0.113.9 by 127.0.0.1"
+    );
     let lines =
         format!("{CLOSE}X-Forwarded-For: 1.2.3.4\r\nX-Forwarded-For: 2001:db8::9, 10.1.2.3\r\n");
     assert_eq!(ask(stream, &poll(&two, &lines)).await, Some(200));
-    assert_eq!(recorded(&deployment, &two, &running).await, "2001:db8::9");
+    assert_eq!(
+        recorded(&deployment, &two, &running).await,
+        "2001:db8::9 by 127.0.0.1"
+    );
     assert_eq!(running.metrics.forwarded_ignored.get(), 0);
     running.stop().await;
 }
@@ -155,7 +166,10 @@ async fn a_listed_proxy_tells_the_true_address_of_a_websocket() {
     let mut socket =
         Socket::open_with(&running, "reader", "X-Forwarded-For: 203.0.113.9\r\n").await;
     socket.send(&agent.seal(&[check_in(0)])).await;
-    assert_eq!(recorded(&deployment, &agent, &running).await, "203.0.113.9");
+    assert_eq!(
+        recorded(&deployment, &agent, &running).await,
+        "203.0.113.9 by 127.0.0.1"
+    );
     drop(socket);
     running.stop().await;
 }
@@ -187,10 +201,9 @@ async fn a_proxy_header_of_a_listed_peer_tells_the_true_address_in_both_versions
     ] {
         // Whom the load balancer speaks for is not trusted in turn.
         let lines = format!("{CLOSE}X-Forwarded-For: 1.2.3.4\r\n");
-        let expected = if address == "127.0.0.1" {
-            "1.2.3.4"
-        } else {
-            address
+        let expected = match address {
+            "127.0.0.1" => "1.2.3.4 by 127.0.0.1".to_owned(),
+            address => format!("{address} by 127.0.0.1"),
         };
         let plain = registered(&deployment).await;
         let whole = [&header[..], &poll(&plain, &lines)].concat();

@@ -2,6 +2,7 @@
 //! people.
 
 mod certificates;
+mod check_url;
 mod cli;
 mod client_config;
 mod compose;
@@ -12,6 +13,7 @@ mod manual;
 mod readiness;
 mod secrets;
 mod setup;
+mod yaml;
 
 use anyhow::Result;
 use clap::{CommandFactory, Parser, Subcommand};
@@ -78,6 +80,15 @@ enum Command {
         #[command(flatten)]
         client: AgentOptions,
     },
+    /// Go to the server as agents do, and say what is in the way
+    ///
+    /// Tries a URL that agents are given, through the load balancers and proxies in between: whether
+    /// agents trust what is shown there, whether answers pass as they are sent, how long a connection
+    /// may be silent, how large a body may be, and by which address the server knows whoever comes. A
+    /// line for each, with the directive that is to be changed. The exit code is 0 if agents can live
+    /// with all of it. On a machine without the server's secrets an agent's configuration
+    /// (--client-config) will do.
+    CheckUrl(check_url::Options),
     /// Take over a deployment of another server, with its agents as they are
     #[command(subcommand)]
     Import(import::Command),
@@ -133,7 +144,7 @@ impl At {
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
     // The commands of people print what they find; only trouble is worth a line beside it.
-    let usual = if matches!(arguments.command, Command::People(_)) {
+    let usual = if matches!(arguments.command, Command::People(_) | Command::CheckUrl(_)) {
         "warn"
     } else {
         "info"
@@ -178,6 +189,7 @@ async fn run(command: Command) -> Result<ExitCode> {
         Command::Foreman(at) => compose::run(at.load()?, Roles::Foreman).await?,
         Command::Gui(at) => compose::run(at.load()?, Roles::Gui).await?,
         Command::ClientConfig { at, client } => print!("{}", client_yaml(&at.load()?, &client)?),
+        Command::CheckUrl(options) => return check_url::execute(options).await,
         Command::Import(command) => import::execute(command).await?,
         Command::Keys(command) => keys::execute(&command)?,
         Command::Config(ConfigCommand::Check(at)) => check(&at.load()?)?,

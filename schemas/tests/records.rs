@@ -34,6 +34,8 @@ fn the_union_finds_its_record_by_fingerprint() {
             session_key: Bytes::from_static(b"0123456789abcdef"),
             table_version: i64::MAX,
             address: "[::1]:5".into(),
+            via: String::new(),
+            clock_skew_ms: None,
         }),
         FlowStatsSeen {
             header: header(),

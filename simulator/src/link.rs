@@ -7,9 +7,8 @@ use crate::error::SimError;
 use crate::ledger::{Book, Counts};
 use crate::pace::{Attempts, Next, Outcome, Round};
 use crate::transport::{Broken, Reply, Transport};
-use crate::trust::Trust;
 use bytes::Bytes;
-use nublar_wire::{AgentKey, AgentSession, Compression, Message, Plaintext};
+use nublar_wire::{AgentKey, AgentSession, Compression, Message, Plaintext, Trust};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{SystemTime, UNIX_EPOCH};
 use tokio::time::sleep;
@@ -271,7 +270,7 @@ impl Link {
             Ok(server) => server,
             Err(error) => {
                 self.book.unheard("", error.to_string());
-                return Err(error);
+                return Err(error.into());
             }
         };
         Ok(AgentSession::new(&self.key, &server)?)

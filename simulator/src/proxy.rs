@@ -7,9 +7,9 @@ use crate::faults::{Coins, Fault, Faults};
 use bytes::Bytes;
 use futures::{StreamExt, stream};
 use http_body_util::{BodyExt, StreamBody};
-use hyper::body::{Frame, Incoming};
+use hyper::body::{Body as _, Frame, Incoming};
 use hyper::service::service_fn;
-use hyper::{Method, Request, Response};
+use hyper::{Method, Request, Response, StatusCode};
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use hyper_util::server::conn::auto::Builder;
 use rustls::crypto::aws_lc_rs;
@@ -29,9 +29,23 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 type Broken = Box<dyn std::error::Error + Send + Sync>;
 type Body = http_body_util::combinators::UnsyncBoxBody<Bytes, Broken>;
 
+/// What a proxy does to all that passes, as one does that nobody has set up for agents.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Habits {
+    /// Answers are held back until they are whole.
+    pub holds_back: bool,
+    /// Longer bodies get a 413.
+    pub largest: Option<usize>,
+    /// When no head of an answer has come for so long there is a 504.
+    pub patience: Option<Duration>,
+    /// Who connects is named in `X-Forwarded-For`.
+    pub tells: bool,
+}
+
 #[derive(Debug, Clone, Copy, Default)]
 struct Mode {
     faults: Faults,
+    habits: Habits,
     stalled: bool,
 }
 
@@ -121,6 +135,11 @@ impl Proxy {
         self.mode.send_modify(|mode| mode.faults = faults);
     }
 
+    /// From now on it has these habits.
+    pub fn behave(&self, habits: Habits) {
+        self.mode.send_modify(|mode| mode.habits = habits);
+    }
+
     /// From now on nothing passes; or all that waited does.
     pub fn stall(&self, stalled: bool) {
         self.mode.send_modify(|mode| mode.stalled = stalled);
@@ -178,16 +197,18 @@ async fn accept(
             () = stop.cancelled() => return,
             accepted = listener.accept() => accepted,
         };
-        let Ok((stream, _)) = accepted else { continue };
+        let Ok((stream, peer)) = accepted else {
+            continue;
+        };
         // Latency is not what it is to add.
         let _ = stream.set_nodelay(true);
         let (acceptor, inner) = (acceptor.clone(), Arc::clone(&inner));
         connections.spawn(async move {
             match acceptor {
-                None => serve(stream, inner).await,
+                None => serve(stream, peer, inner).await,
                 Some(acceptor) => {
                     if let Ok(stream) = acceptor.accept(stream).await {
-                        serve(stream, inner).await;
+                        serve(stream, peer, inner).await;
                     }
                 }
             }
@@ -196,20 +217,39 @@ async fn accept(
     }
 }
 
-async fn serve<S: AsyncRead + AsyncWrite + Unpin + 'static>(stream: S, inner: Arc<Inner>) {
-    let service = service_fn(move |request| Arc::clone(&inner).forward(request));
+async fn serve<S: AsyncRead + AsyncWrite + Unpin + 'static>(
+    stream: S,
+    peer: SocketAddr,
+    inner: Arc<Inner>,
+) {
+    let service = service_fn(move |request| Arc::clone(&inner).forward(peer, request));
     // Its end is either side's right.
     let _ = Builder::new(TokioExecutor::new())
         .serve_connection(TokioIo::new(stream), service)
         .await;
 }
 
+/// The proxy's own answer.
+fn refused(status: StatusCode) -> Result<Response<Body>, Broken> {
+    let nothing = StreamBody::new(stream::empty()).boxed_unsync();
+    Ok(Response::builder().status(status).body(nothing)?)
+}
+
 impl Inner {
     /// Forwards one request. An error closes the connection without an answer.
     async fn forward(
         self: Arc<Self>,
+        peer: SocketAddr,
         request: Request<Incoming>,
     ) -> Result<Response<Body>, Broken> {
+        let habits = self.mode.borrow().habits;
+        let length = request.body().size_hint().exact();
+        if habits
+            .largest
+            .is_some_and(|most| length > Some(most as u64))
+        {
+            return refused(StatusCode::PAYLOAD_TOO_LARGE);
+        }
         let (head, body) = request.into_parts();
         let body = body.collect().await?.to_bytes();
         let post = head.method == Method::POST;
@@ -238,13 +278,17 @@ impl Inner {
                 .client
                 .request(head.method.clone(), url)
                 .body(body.clone());
-            for name in ["content-type", "user-agent", "x-priority"] {
+            for name in ["content-type", "user-agent", "x-priority", "authorization"] {
                 if let Some(value) = head.headers.get(name) {
                     sent = sent.header(name, value);
                 }
             }
+            if habits.tells {
+                sent = sent.header("x-forwarded-for", peer.ip().to_string());
+            }
             sent.send()
         };
+        let patience = habits.patience.unwrap_or(Duration::MAX);
         let answer = if hits(Fault::Repeat, faults.repeat_every, &self.done.repeated) {
             let (first, second) = (Box::pin(send()), Box::pin(send()));
             let (first, other) = futures::future::select(first, second).await.factor_first();
@@ -252,7 +296,10 @@ impl Inner {
             tokio::spawn(tokio::time::timeout(Duration::from_secs(60), other));
             first?
         } else {
-            send().await?
+            match tokio::time::timeout(patience, send()).await {
+                Ok(answer) => answer?,
+                Err(_) => return refused(StatusCode::GATEWAY_TIMEOUT),
+            }
         };
         let (lose, cut) = (
             hits(Fault::Lose, faults.lose_every, &self.done.lost),
@@ -272,6 +319,9 @@ impl Inner {
             let half = Frame::data(whole.slice(..whole.len() / 2));
             let parts: [Result<Frame<Bytes>, Broken>; 2] = [Ok(half), Err("cut on purpose".into())];
             StreamBody::new(stream::iter(parts)).boxed_unsync()
+        } else if habits.holds_back {
+            let whole = Frame::data(answer.bytes().await?);
+            StreamBody::new(stream::iter([Ok::<_, Broken>(whole)])).boxed_unsync()
         } else {
             self.delay(faults).await;
             let parts = answer.bytes_stream();

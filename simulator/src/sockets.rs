@@ -3,16 +3,16 @@
 
 use crate::error::SimError;
 use crate::transport::{Broken, Reply};
-use crate::trust::Trust;
 use bytes::{Bytes, BytesMut};
-use nublar_wire::{Frame, Incoming, Side, SocketReader, SocketWriter, accept_key};
+use nublar_wire::{Frame, Incoming, Side, SocketReader, SocketWriter, Trust, accept_key};
 use reqwest::Url;
 use rustls::pki_types::ServerName;
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, WriteHalf};
 use tokio::net::TcpStream;
-use tokio::sync::Mutex;
+use tokio::sync::{Mutex, mpsc};
+use tokio::task::JoinHandle;
 use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
 
@@ -72,23 +72,38 @@ impl Socket {
     /// The connection is gone, was silent for too long, or said what is no frame.
     pub async fn next(&mut self) -> Result<Frame, Broken> {
         loop {
-            match self.reader.read(&mut self.input).map_err(broken)? {
-                Some(Incoming::Message(content)) => {
-                    return Frame::decode(&content).map_err(broken);
-                }
-                Some(Incoming::Ping(content)) => {
+            let Self {
+                stream,
+                reader,
+                input,
+                ..
+            } = self;
+            match next(stream, reader, input).await? {
+                Incoming::Message(content) => return Frame::decode(&content).map_err(broken),
+                Incoming::Ping(content) => {
                     let pong = WRITER().pong(&content);
                     self.stream.write_all(&pong).await.map_err(broken)?;
-                    continue;
                 }
-                Some(Incoming::Pong) => continue,
-                Some(Incoming::Close) => return Err(broken("the server closed the socket")),
-                None => {}
+                Incoming::Pong => {}
+                Incoming::Close => return Err(broken("the server closed the socket")),
             }
-            let read = timeout(SILENCE, self.stream.read_buf(&mut self.input)).await;
-            if read.map_err(broken)?.map_err(broken)? == 0 {
-                return Err(broken("the socket ended"));
-            }
+        }
+    }
+}
+
+/// Whatever the server says next.
+async fn next(
+    stream: &mut (impl AsyncRead + Unpin),
+    reader: &mut SocketReader,
+    input: &mut BytesMut,
+) -> Result<Incoming, Broken> {
+    loop {
+        if let Some(heard) = reader.read(input).map_err(broken)? {
+            return Ok(heard);
+        }
+        let read = timeout(SILENCE, stream.read_buf(input)).await;
+        if read.map_err(broken)?.map_err(broken)? == 0 {
+            return Err(broken("the socket ended"));
         }
     }
 }
@@ -149,11 +164,77 @@ impl Tls {
     }
 }
 
+/// A socket whose pings are answered while nobody waits for a frame. Dropping it ends it.
+struct Tended {
+    url: String,
+    writing: Arc<Mutex<WriteHalf<Box<dyn Stream>>>>,
+    frames: mpsc::Receiver<Result<Frame, Broken>>,
+    task: JoinHandle<()>,
+}
+
+impl Tended {
+    fn new(socket: Socket) -> Self {
+        let Socket {
+            url,
+            stream,
+            mut input,
+            mut reader,
+        } = socket;
+        let (mut reading, writing) = tokio::io::split(stream);
+        let writing = Arc::new(Mutex::new(writing));
+        // An agent reads on when it has taken what was read last.
+        let (tell, frames) = mpsc::channel(1);
+        let pongs = Arc::clone(&writing);
+        let task = tokio::spawn(async move {
+            loop {
+                let next = next(&mut reading, &mut reader, &mut input).await;
+                let told = match next {
+                    Ok(Incoming::Message(content)) => Frame::decode(&content).map_err(broken),
+                    Ok(Incoming::Ping(content)) => {
+                        let pong = WRITER().pong(&content);
+                        match pongs.lock().await.write_all(&pong).await {
+                            Ok(()) => continue,
+                            Err(error) => Err(broken(error)),
+                        }
+                    }
+                    Ok(Incoming::Pong) => continue,
+                    Ok(Incoming::Close) => Err(broken("the server closed the socket")),
+                    Err(error) => Err(error),
+                };
+                let over = told.is_err();
+                if tell.send(told).await.is_err() || over {
+                    return;
+                }
+            }
+        });
+        Self {
+            url,
+            writing,
+            frames,
+            task,
+        }
+    }
+
+    async fn exchange(&mut self, body: &Bytes) -> Result<Frame, Broken> {
+        let frame = WRITER().message(body);
+        let written = self.writing.lock().await.write_all(&frame).await;
+        written.map_err(broken)?;
+        let next = self.frames.recv().await;
+        next.unwrap_or_else(|| Err(broken("the socket ended")))
+    }
+}
+
+impl Drop for Tended {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
 /// The two sockets of one agent.
 pub(crate) struct Sockets {
     tls: Tls,
-    control: Mutex<Option<Socket>>,
-    reader: Mutex<Option<Socket>>,
+    control: Mutex<Option<Tended>>,
+    reader: Mutex<Option<Tended>>,
 }
 
 impl std::fmt::Debug for Sockets {
@@ -171,7 +252,7 @@ impl Sockets {
         })
     }
 
-    fn slot(&self, url: &str) -> &Mutex<Option<Socket>> {
+    fn slot(&self, url: &str) -> &Mutex<Option<Tended>> {
         let path = url.split('?').next().unwrap_or_default();
         if path.ends_with("reader") {
             &self.reader
@@ -186,10 +267,12 @@ impl Sockets {
         let mut slot = self.slot(url).lock().await;
         let mut socket = match slot.take() {
             Some(socket) if socket.url == url => socket,
-            _ => timeout(DIAL, self.tls.dial(url)).await.map_err(broken)??,
+            _ => {
+                let dialled = timeout(DIAL, self.tls.dial(url)).await;
+                Tended::new(dialled.map_err(broken)??)
+            }
         };
-        socket.send(body).await?;
-        let frame = socket.next().await?;
+        let frame = socket.exchange(body).await?;
         if frame.code == 200 {
             *slot = Some(socket);
         }

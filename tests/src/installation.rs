@@ -3,6 +3,7 @@
 use crate::recorded::Recorded;
 use serde::{Deserialize, Serialize};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU32, Ordering};
 use tempfile::TempDir;
 
 /// A certificate and its private key, PEM.
@@ -187,6 +188,15 @@ impl Installation {
         let path = self.beside.path().join(format!("{name}.toml"));
         std::fs::write(&path, format!("{}\n{more}", self.config)).unwrap();
         path
+    }
+
+    /// Writes a text into a new file beside the data, and says where it is.
+    pub fn keep(&self, text: &str) -> String {
+        static NEXT: AtomicU32 = AtomicU32::new(0);
+        let number = NEXT.fetch_add(1, Ordering::Relaxed);
+        let path = self.beside(&format!("{number}.txt"));
+        std::fs::write(&path, text).unwrap();
+        path.display().to_string()
     }
 
     /// A file beside the data.

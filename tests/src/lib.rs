@@ -7,6 +7,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
 mod api;
+mod balancer;
 mod disk;
 mod forwarder;
 mod installation;
@@ -18,6 +19,7 @@ mod services;
 mod wait;
 
 pub use api::{Api, Part};
+pub use balancer::{Balancer, Kind, Text, Tls};
 pub use disk::SmallDisk;
 pub use forwarder::{Forwarder, Way};
 pub use installation::{Installation, Pair, Secrets};

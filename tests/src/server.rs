@@ -4,7 +4,7 @@ use crate::api::Api;
 use crate::installation::{Installation, Secrets};
 use crate::player::Player;
 use std::io::{BufRead, BufReader, Read};
-use std::net::{SocketAddr, TcpListener};
+use std::net::{Ipv6Addr, SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdout, Command, ExitStatus, Stdio};
 use std::sync::atomic::{AtomicU16, Ordering};
@@ -22,6 +22,8 @@ const END: Duration = Duration::from_secs(30);
 pub enum Role {
     /// `nublar run` with so many frontends, every second one of them over plain HTTP.
     Run(usize),
+    /// The same where there is nothing but IPv6.
+    RunV6(usize),
     /// `nublar frontend`.
     Frontend,
     /// `nublar worker`.
@@ -85,14 +87,18 @@ fn command_line(
     role: Role,
     name: &str,
 ) -> (Vec<String>, SocketAddr, Vec<String>) {
-    let gui = free_port();
+    let free = || match role {
+        Role::RunV6(_) => SocketAddr::new(Ipv6Addr::LOCALHOST.into(), free_port().port()),
+        _ => free_port(),
+    };
+    let gui = free();
     let mut agents = Vec::new();
     let mut more = String::new();
     let (word, addresses) = match role {
-        Role::Run(frontends) => {
+        Role::Run(frontends) | Role::RunV6(frontends) => {
             let mut addresses = vec!["--gui".to_owned(), gui.to_string()];
             for number in 0..frontends {
-                let addr = free_port();
+                let addr = free();
                 let tls = number % 2 == 0;
                 let (option, scheme) = if tls {
                     ("--frontend", "https")

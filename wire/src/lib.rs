@@ -32,6 +32,8 @@ mod packed;
 mod session;
 #[cfg(feature = "testing")]
 pub mod testing;
+#[cfg(feature = "trust")]
+mod trust;
 mod websocket;
 
 pub use agent::{AgentKey, AgentSession, Answer};
@@ -44,4 +46,6 @@ pub use message::{Kind, Message, Messages, messages};
 pub use outbound::{OutboundSession, SERVER_NAME};
 pub use packed::{Compression, Lists, Packed, Plaintext, message_list};
 pub use session::{Session, UnverifiedSession};
+#[cfg(feature = "trust")]
+pub use trust::Trust;
 pub use websocket::{Incoming, Side, SocketError, SocketReader, SocketWriter, accept_key};

@@ -1,5 +1,6 @@
 //! A client: its contact with us, who it is, and its queue of flows.
 
+use super::addresses::Addresses;
 use super::clones::{Contact, Sessions};
 use super::flow::{Flow, Origin, Task};
 use super::tables::Told;
@@ -9,6 +10,9 @@ use nublar_schemas::records::{Ask, AskPair, Cancel, CheckIn, FactsSet, FlowCreat
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use std::collections::BTreeMap;
+
+/// Addresses that are remembered of each client.
+const ADDRESSES: usize = 8;
 
 /// What a client said of itself in one query.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -28,6 +32,15 @@ pub(super) struct Client {
     pub(super) last_seen_us: i64,
     #[serde(default)]
     pub(super) address: String,
+    /// The load balancer or proxy by which it came there; empty without one.
+    #[serde(default)]
+    pub(super) via: String,
+    /// All that it had lately.
+    #[serde(default)]
+    pub(super) addresses: Addresses,
+    /// How far its clock is ahead; none if it has not said.
+    #[serde(default)]
+    pub(super) clock_skew_ms: Option<i64>,
     #[serde(default)]
     pub(super) table_version: i64,
     #[serde(default)]
@@ -50,6 +63,9 @@ impl Client {
             first_seen_us: 0,
             last_seen_us: 0,
             address: String::new(),
+            via: String::new(),
+            addresses: Addresses::default(),
+            clock_skew_ms: None,
             table_version: 0,
             told: Told::default(),
             sessions: Sessions::default(),
@@ -96,6 +112,12 @@ impl Fold {
             return;
         }
         client.address.clone_from(&check_in.address);
+        client.via.clone_from(&check_in.via);
+        let at_us = check_in.header.at_us;
+        client
+            .addresses
+            .saw(&check_in.address, at_us, at_us, ADDRESSES);
+        client.clock_skew_ms = check_in.clock_skew_ms;
         client.table_version = check_in.table_version;
         let rekeyed = contact == Contact::New;
 

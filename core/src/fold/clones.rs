@@ -9,6 +9,7 @@
 //! it comes back. Of two that take turns the one that was seen first keeps the poll, and the other
 //! is refused for a while. Then it is looked at again: the first may be gone by then.
 
+use super::addresses::{Addresses, forget_oldest};
 use super::{Fold, Output, Turn, documents, header};
 use crate::ids::ClientKey;
 use nublar_schemas::records::{CheckIn, Holder};
@@ -16,8 +17,11 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 use std::collections::BTreeMap;
 
-/// Sessions of a client that are remembered, and host names.
+/// Sessions of a client that are remembered in any case.
 const REMEMBERED: usize = 8;
+/// Sessions that are remembered while they may be of machines that take turns; and as many of
+/// their addresses and host names.
+const MACHINES: usize = 64;
 /// How often each of two must have come back.
 const RETURNS: u32 = 2;
 
@@ -49,16 +53,13 @@ struct Conflict {
     last_us: i64,
     /// Until when others than the current session are refused.
     until_us: i64,
-    /// Where they came from: address → (first, last).
-    addresses: BTreeMap<String, (i64, i64)>,
+    /// Where they came from.
+    addresses: Addresses,
 }
 
 impl Conflict {
     fn saw(&mut self, address: &str, first_us: i64, last_us: i64) {
-        let place = self.addresses.entry(address.to_owned());
-        let (first, last) = place.or_insert((first_us, last_us));
-        (*first, *last) = ((*first).min(first_us), (*last).max(last_us));
-        forget_oldest(&mut self.addresses, |(_, last)| *last);
+        self.addresses.saw(address, first_us, last_us, MACHINES);
     }
 }
 
@@ -73,15 +74,6 @@ pub(super) struct Sessions {
     hosts: BTreeMap<String, i64>,
 }
 
-fn forget_oldest<T>(of: &mut BTreeMap<String, T>, last_us: impl Fn(&T) -> i64) {
-    if of.len() > REMEMBERED
-        && let Some(oldest) = of.iter().min_by_key(|(_, one)| last_us(one))
-    {
-        let oldest = oldest.0.clone();
-        of.remove(&oldest);
-    }
-}
-
 impl Sessions {
     /// What the client says of itself holds a host name.
     pub(super) fn host(&mut self, facts: &str, at_us: i64) {
@@ -91,7 +83,7 @@ impl Sessions {
         let name = facts.get("Hostname").or(facts.get("hostname"));
         if let Some(name) = name.and_then(Value::as_str) {
             self.hosts.insert(name.to_owned(), at_us);
-            forget_oldest(&mut self.hosts, |last| *last);
+            forget_oldest(&mut self.hosts, MACHINES, |last| *last);
         }
     }
 
@@ -100,13 +92,10 @@ impl Sessions {
         let Some(conflict) = &self.conflict else {
             return Value::Null;
         };
-        let addresses = conflict.addresses.iter().map(|(address, (first, last))| {
-            json!({ "address": address, "first_seen_at": first, "last_seen_at": last })
-        });
         json!({
             "since": conflict.since_us,
             "last": conflict.last_us,
-            "addresses": addresses.collect::<Vec<_>>(),
+            "addresses": conflict.addresses.shown(),
             "hosts": self.hosts.keys().collect::<Vec<_>>(),
         })
     }
@@ -136,7 +125,10 @@ impl Sessions {
         now.address.clone_from(&check_in.address);
         now.frontend.clone_from(&check_in.header.frontend);
         self.seen.push(now);
-        if self.seen.len() > REMEMBERED {
+        let over = |oldest: &Session| at_us - oldest.last_us > turns_us;
+        while self.seen.len() > MACHINES
+            || self.seen.len() > REMEMBERED && self.seen.first().is_some_and(over)
+        {
             self.seen.remove(0);
         }
         (came_back, before)
@@ -210,7 +202,7 @@ impl Fold {
                 since_us: at_us,
                 last_us: at_us,
                 until_us: 0,
-                addresses: BTreeMap::new(),
+                addresses: Addresses::default(),
             });
         for side in [&other, &this] {
             conflict.saw(&side.address, side.first_us, side.last_us);

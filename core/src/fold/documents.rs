@@ -163,6 +163,9 @@ pub(super) fn client(key: &ClientKey, client: &Client, version: u64, at_us: i64)
     body.insert("first_seen_at".to_owned(), json!(client.first_seen_us));
     body.insert("last_seen_at".to_owned(), json!(client.last_seen_us));
     body.insert("last_ip".to_owned(), json!(client.address));
+    body.insert("last_via".to_owned(), json!(client.via));
+    body.insert("addresses".to_owned(), json!(client.addresses.shown()));
+    body.insert("clock_skew_ms".to_owned(), json!(client.clock_skew_ms));
     body.insert(
         "last_event_table_version".to_owned(),
         json!(client.table_version),

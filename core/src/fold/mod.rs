@@ -7,6 +7,7 @@
 //! | file | what |
 //! |---|---|
 //! | `mod` | the state of a partition and the way of one record |
+//! | `addresses` | where a client came from |
 //! | `client` | a client's contact, queue and interrogation |
 //! | `flow` | one flow: how its task stands with the agent, and how it ends |
 //! | `lives` | deletions: how one generation of a client ends |
@@ -19,6 +20,7 @@
 //! | `documents` | what people read |
 //! | `snapshot` | the state as bytes |
 
+mod addresses;
 mod client;
 mod clockwork;
 mod clones;

@@ -15,6 +15,7 @@ use serde_json::Value;
 
 mod clones;
 mod lives;
+mod races;
 mod resumes;
 
 const CLIENT: &str = "C.00000000000000aa";
@@ -106,6 +107,8 @@ impl Bench {
             session_key: session.into(),
             table_version: 0,
             address: "127.0.0.1".into(),
+            via: String::new(),
+            clock_skew_ms: None,
         })
     }
 
@@ -116,6 +119,8 @@ impl Bench {
             session_key: b"s1"[..].into(),
             table_version,
             address: "127.0.0.1".into(),
+            via: String::new(),
+            clock_skew_ms: None,
         })
     }
 

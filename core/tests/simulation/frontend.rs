@@ -311,6 +311,8 @@ impl Frontend {
                         session_key,
                         table_version: 0,
                         address: String::new(),
+                        via: String::new(),
+                        clock_skew_ms: None,
                     }
                     .into(),
                 )

@@ -27,7 +27,7 @@ const READ: usize = 64;
 const LISTED: usize = 2_000;
 
 /// What depends on when and by whom a client or flow was served.
-const FLEETING: [&str; 11] = [
+const FLEETING: [&str; 14] = [
     "create_time",
     "start_time",
     "end_time",
@@ -36,6 +36,9 @@ const FLEETING: [&str; 11] = [
     "first_seen_at",
     "last_seen_at",
     "last_ip",
+    "last_via",
+    "addresses",
+    "clock_skew_ms",
     "last_interrogate_flow_id",
     "last_event_table_version",
     "version",

@@ -9,7 +9,7 @@ use crate::refusal::{Answer, Refusal};
 use crate::stored::{Arranged, Block, Found, Piece, Within, arrange, bodies, row_lines};
 use axum::Json;
 use axum::extract::{Path, State};
-use axum::response::Response;
+use axum::response::{IntoResponse as _, Response};
 use bytes::Bytes;
 use futures::{Stream, StreamExt, TryStreamExt};
 use nublar_ports::index::Collection;
@@ -22,6 +22,7 @@ use std::sync::Arc;
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Asked {
+    name: Option<String>,
     #[serde(default)]
     pub(super) start: u64,
     pub(super) limit: Option<u64>,
@@ -29,18 +30,23 @@ pub(crate) struct Asked {
     pub(super) format: Format,
 }
 
-/// `GET .../results` → `[{"name", "rows", "ran_twice"}]`, by name.
+/// `GET .../results` → `[{"name", "rows", "ran_twice"}]`, by name; with `?name` the rows of that set.
+/// Agents give names that can not stand in a path, such as `..`.
 pub(crate) async fn list(
     State(app): Shared,
     Path((client, flow)): Path<(String, String)>,
-) -> Answer<Json<Value>> {
+    Params(mut asked): Params<Asked>,
+) -> Answer<Response> {
     let flow = app.flow(&client, &flow).await?;
+    if let Some(name) = asked.name.take() {
+        return rows_of(app, flow, name, asked).await;
+    }
     let sets: Vec<Value> = result_sets(&app, &flow)
         .await?
         .iter()
         .map(|(name, set)| json!({ "name": name, "rows": set.total, "ran_twice": set.overlaps }))
         .collect();
-    Ok(Json(Value::Array(sets)))
+    Ok(Json(Value::Array(sets)).into_response())
 }
 
 /// The result sets of a flow.
@@ -64,6 +70,10 @@ pub(crate) async fn rows(
     Params(asked): Params<Asked>,
 ) -> Answer<Response> {
     let flow = app.flow(&client, &flow).await?;
+    rows_of(app, flow, name, asked).await
+}
+
+async fn rows_of(app: Arc<App>, flow: Flow, name: String, asked: Asked) -> Answer<Response> {
     let mut sets = result_sets(&app, &flow).await?;
     let set = match sets.remove(&name) {
         Some(set) => set,

@@ -26,13 +26,25 @@ impl Dates {
     /// # Errors
     /// There is none.
     pub(crate) fn of(pem: &str) -> Result<Self> {
-        read(pem, |certificate| {
-            let validity = certificate.validity();
-            Ok(Self {
-                from: validity.not_before.timestamp(),
-                until: validity.not_after.timestamp(),
-            })
-        })
+        read(pem, |certificate| Ok(Self::read(certificate)))
+    }
+
+    /// Those of a certificate in DER.
+    ///
+    /// # Errors
+    /// It is none.
+    pub(crate) fn of_der(der: &[u8]) -> Result<Self> {
+        let (_, certificate) =
+            X509Certificate::from_der(der).map_err(|error| anyhow!("no certificate: {error}"))?;
+        Ok(Self::read(&certificate))
+    }
+
+    fn read(certificate: &X509Certificate<'_>) -> Self {
+        let validity = certificate.validity();
+        Self {
+            from: validity.not_before.timestamp(),
+            until: validity.not_after.timestamp(),
+        }
     }
 
     /// From when on it is to be signed anew: at two thirds of its life.

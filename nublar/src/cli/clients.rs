@@ -3,7 +3,7 @@
 use super::output::{Output, text};
 use super::rest::{Rest, escaped, read};
 use super::table::{Table, shown};
-use super::times::time;
+use super::times::{duration, time};
 use anyhow::{Result, bail};
 use reqwest::{Method, StatusCode};
 use serde_json::Value;
@@ -94,13 +94,52 @@ pub(super) async fn show(rest: &Rest, out: &mut Output, client: &str) -> Result<
         ),
         ("built", named("build_time")),
         ("labels", named("labels")),
-        ("address", named("last_ip")),
+        ("address", address(&found)),
+        ("before", before(&found)),
         ("mac addresses", named("mac_addresses")),
         ("first seen", moment("first_seen_at")),
         ("last seen", moment("last_seen_at")),
+        ("clock", clock(&found)),
         ("interrogation", named("last_interrogate_flow_id")),
         ("conflict", conflict(&found)),
     ])
+}
+
+/// Where it is, and by whom it comes.
+fn address(client: &Value) -> String {
+    let (address, via) = (text(client, "last_ip"), text(client, "last_via"));
+    match via.as_str() {
+        "" => address,
+        via => format!("{address} by {via}"),
+    }
+}
+
+/// Where else it was lately, and when last.
+fn before(client: &Value) -> String {
+    let now = text(client, "last_ip");
+    let seen = client.get("addresses").and_then(Value::as_array);
+    let others = seen
+        .map_or(&[][..], Vec::as_slice)
+        .iter()
+        .filter_map(|seen| {
+            let address = text(seen, "address");
+            let last = time(seen.get("last_seen_at").and_then(Value::as_i64));
+            (address != now).then(|| format!("{address} until {last}"))
+        });
+    others.collect::<Vec<_>>().join(", ")
+}
+
+/// How far its clock is off, if it is by more than a minute.
+fn clock(client: &Value) -> String {
+    let skew_ms = client.get("clock_skew_ms").and_then(Value::as_i64);
+    let skew_ms = skew_ms.unwrap_or(0);
+    if skew_ms.abs() < 60_000 {
+        return String::new();
+    }
+    // Far below 2^53.
+    let off = duration((skew_ms.unsigned_abs() as f64 / 1_000.0).round());
+    let way = if skew_ms > 0 { "ahead" } else { "behind" };
+    format!("{off} {way}")
 }
 
 /// When agents of this client's key last took turns, and where they are.

@@ -1,6 +1,6 @@
 //! The commands of people: they talk to a running server over its API, and do nothing themselves.
 //!
-//! With `--json` a command about one thing (`client`, `client rm`, `flow`, `collect`, `cancel`, `shell`, `vfs get`,
+//! With `--json` a command about one thing (`client`, `client rm`, `flow`, `collect`, `cancel`, `export`, `shell`, `vfs get`,
 //! `artifacts show`, `artifacts add`, `artifacts check`, `artifacts remove`, `dead-letters show`) prints
 //! one JSON document; a command that lists (`clients`, `flows`, `results`, `logs`, `uploads`, `vfs ls`,
 //! `events`, `artifacts list`, `dead-letters list`, `topics`) or does several things (`dead-letters
@@ -13,6 +13,7 @@ mod collect;
 mod dead_letters;
 mod download;
 mod events;
+mod export;
 mod flows;
 mod hex;
 mod output;
@@ -116,6 +117,18 @@ pub(crate) enum Command {
         of: OfFlow,
         #[command(flatten)]
         wanted: Wanted,
+    },
+    /// Save a whole flow: its rows, log and files, with a list of their hashes
+    ///
+    /// Every file is a file of its own in a folder; manifest.jsonl says which is which, under the
+    /// names that the client gave them, and SHA256SUMS holds their hashes. Into a folder with an
+    /// export that was broken off, or that the flow has outgrown, only what is missing is fetched.
+    Export {
+        #[command(flatten)]
+        of: OfFlow,
+        /// The folder; made if it is not there
+        #[arg(long, value_name = "DIR")]
+        to: PathBuf,
     },
     /// List a client's directories and fetch its files
     #[command(subcommand)]
@@ -472,6 +485,7 @@ impl Command {
             | Self::Results { of, .. }
             | Self::Logs { of }
             | Self::Uploads { of, .. }
+            | Self::Export { of, .. }
             | Self::Cancel { of } => &of.target,
             Self::Events { of } => &of.target,
             Self::Vfs(command) => command.target(),
@@ -560,6 +574,7 @@ async fn perform(command: Command, rest: &Rest, out: &mut Output) -> Result<Exit
         }
         Command::Logs { of } => results::logs(rest, out, &of).await?,
         Command::Uploads { of, wanted } => uploads::perform(rest, out, &of, wanted).await?,
+        Command::Export { of, to } => export::perform(rest, out, &of, &to).await?,
         Command::Vfs(command) => vfs::perform(rest, out, command).await?,
         Command::Shell(shell) => return shell::run(rest, out, &shell).await,
         Command::Cancel { of } => return flows::cancel(rest, out, &of).await,

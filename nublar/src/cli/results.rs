@@ -63,11 +63,10 @@ pub(super) async fn print(
         .limit
         .map(|limit| format!("&limit={limit}"))
         .unwrap_or_default();
-    let parts: Vec<String> = name.split('/').map(escaped).collect();
     let place = format!(
-        "{}/results/{}?format={written}&start={}{limit}",
+        "{}/results?name={}&format={written}&start={}{limit}",
         path(of),
-        parts.join("/"),
+        escaped(name),
         wanted.start
     );
     let response = rest.stream(&place).await?;
@@ -111,11 +110,10 @@ pub(super) async fn rows(
     start: u64,
     limit: u64,
 ) -> Result<Vec<Value>> {
-    let name: Vec<String> = name.split('/').map(escaped).collect();
     let place = format!(
-        "{}/results/{}?format=jsonl&start={start}&limit={limit}",
+        "{}/results?name={}&format=jsonl&start={start}&limit={limit}",
         path(of),
-        name.join("/")
+        escaped(name)
     );
     let mut lines = Lines::new(rest.stream(&place).await?);
     let mut rows = Vec::new();

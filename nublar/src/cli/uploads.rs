@@ -246,7 +246,7 @@ async fn look(rest: &Rest, out: &mut Output, of: &OfFlow, name: &str, look: &Loo
     Ok(())
 }
 
-fn place(of: &OfFlow, upload: &Value) -> String {
+pub(super) fn place(of: &OfFlow, upload: &Value) -> String {
     let upload = text(upload, "upload_id");
     format!("{}/uploads/{}", path(of), escaped(&upload))
 }

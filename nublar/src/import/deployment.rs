@@ -1,8 +1,8 @@
 //! What a server's configuration file says about its agents, checked.
 
 use super::credentials::{Certificate, not_encrypted, rsa_pair, tls_pair};
-use super::yaml::Yaml;
 use crate::secrets::Pair;
+use crate::yaml::Yaml;
 use anyhow::{Context, Result, anyhow, bail};
 use nublar_core::ids::hex;
 use std::net::{IpAddr, SocketAddr};

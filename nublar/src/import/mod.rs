@@ -9,9 +9,9 @@ mod deployment;
 mod registry;
 mod report;
 mod secret;
-mod yaml;
 
 use crate::setup;
+use crate::yaml::Yaml;
 use anyhow::{Context, Result};
 use clap::{Args, Subcommand};
 use configuration::Configuration;
@@ -19,7 +19,6 @@ use datastore::Datastore;
 use deployment::Deployment;
 use report::Report;
 use std::path::PathBuf;
-use yaml::Yaml;
 
 /// From what.
 #[derive(Debug, Subcommand)]

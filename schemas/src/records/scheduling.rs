@@ -24,8 +24,13 @@ pub struct CheckIn {
     pub table_version: i64,
     /// The agent's address as the frontend sees it.
     pub address: String,
+    /// The load balancer or proxy that told the address, empty if none did.
+    pub via: String,
+    /// How many milliseconds the agent's clock was ahead of the server's when it polled; none if it
+    /// did not say.
+    pub clock_skew_ms: Option<i64>,
 }
-record!(CheckIn, "check_in.v1");
+record!(CheckIn, "check_in.v1", "check_in.v2");
 
 /// One FlowStats message.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

@@ -4,15 +4,21 @@
 
 mod agents;
 mod captures;
+mod clocks;
 mod deletion;
 mod disk;
 mod engines;
 mod events;
 mod expected;
+mod export;
+mod families;
 mod import;
 mod keys;
 mod letters;
+mod lossy;
+mod many;
 mod orders;
+mod puppet;
 mod real_services;
 mod refusals;
 mod secrets;

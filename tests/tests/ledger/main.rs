@@ -4,7 +4,8 @@
 //! Agents take another frontend for each request. Every flow must have ended, have run once, show
 //! every row, log row and byte that its agent sent, and be announced once.
 //!
-//! And a process that is not killed keeps its size, for `NUBLAR_SOAK_MINUTES` of work.
+//! And an agent is killed while flows wait for it; and a process that is not killed keeps its size,
+//! for `NUBLAR_SOAK_MINUTES` of work.
 //!
 //! `NUBLAR_LONG=1` runs 10,000 flows over 200 agents, else a part of that; `NUBLAR_SEED` another
 //! network than the usual one.
@@ -13,6 +14,7 @@
 
 mod fleet;
 mod plan;
+mod restarts;
 mod soak;
 mod verdict;
 
@@ -110,6 +112,14 @@ async fn processes_on_real_services_are_killed_in_turn() {
     let mut gui = gui;
     gui.stop().await;
     verdict::judge(&plan, &installation, found, &peak).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_agent_is_killed_again_and_again_while_its_flows_wait() {
+    for websockets in [false, true] {
+        let _alone = ALONE.lock().await;
+        restarts::killed_while_flows_wait(websockets).await;
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

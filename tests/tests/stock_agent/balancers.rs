@@ -1,15 +1,13 @@
-//! Agents behind load balancers that end TLS themselves, or carry it to the server. Each reaches
-//! the server from [`BALANCER`]; agents are at [`AGENT`], and are known by that.
+//! Agents behind load balancers that end TLS themselves, or carry it to the server. Agents are at
+//! [`AGENT`], which is not where the load balancers are, and are known by that.
 
 use crate::agent::{Home, homes};
-use crate::balancer::{Balancer, Kind, Text};
 use crate::life::{Limits, live};
-use nublar_tests::{Installation, Pair, Role, Server};
+use nublar_tests::{Balancer, Installation, Kind, Pair, Role, Server, Text, Tls};
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
 use std::path::PathBuf;
 
 const AGENT: &str = "127.0.0.1";
-const BALANCER: &str = "127.0.0.2";
 /// Polls are held for longer than the load balancers let anything be silent: pads must pass. Agents
 /// are told less, to come back soon after the outage.
 const HELD: &str = "75";
@@ -27,7 +25,7 @@ async fn stock_agents_live_behind_haproxy() {
 
 async fn live_behind(kind: Kind) {
     let homes = homes();
-    if homes.is_empty() || kind.program().is_none() {
+    if homes.is_empty() || !kind.is_installed() {
         return;
     }
     let mut ends = Scene::new(kind, Tls::Ended).await;
@@ -49,15 +47,6 @@ fn buffering(text: Text) -> Text {
         .with("proxy_request_buffering off", "proxy_request_buffering on")
 }
 
-/// Who ends an agent's TLS.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Tls {
-    /// The load balancer: it speaks plain HTTP to the server.
-    Ended,
-    /// The server: the load balancer carries it there.
-    Carried,
-}
-
 /// A server, load balancers in front of it, and agents that live behind them.
 struct Scene {
     kind: Kind,
@@ -70,10 +59,8 @@ struct Scene {
 
 impl Scene {
     async fn new(kind: Kind, tls: Tls) -> Self {
-        let installation = Installation::empty().with(&format!(
-            "[frontend]\nmax_poll_s = {HELD}\ntrusted_proxies = [\"{BALANCER}\"]\nproxy_protocol = {}\n",
-            tls == Tls::Carried
-        ));
+        let settings = format!("[frontend]\nmax_poll_s = {HELD}\n{}", tls.settings());
+        let installation = Installation::empty().with(&settings);
         let server = Server::start_role(&installation, Role::Run(2), "run").await;
         Self {
             kind,
@@ -83,17 +70,6 @@ impl Scene {
             balancers: Vec::new(),
             homes: Vec::new(),
         }
-    }
-
-    /// Where the server takes what the load balancer brings, without scheme and slash.
-    fn listener(&self) -> &str {
-        let start = match self.tls {
-            Tls::Ended => "http://",
-            Tls::Carried => "https://",
-        };
-        let mut urls = self.server.agents().iter();
-        let address = urls.find_map(|url| url.strip_prefix(start)?.strip_suffix('/'));
-        address.unwrap()
     }
 
     /// An agent behind a load balancer of its own, over HTTPS and over WebSockets.
@@ -113,8 +89,7 @@ impl Scene {
     /// The same behind one that shows a certificate of an authority that the machine trusts.
     async fn put_public(&mut self, home: &Home) {
         let (authority, shown) = public();
-        let file = self.file(&format!("{}.authority.pem", self.balancers.len()));
-        std::fs::write(&file, authority).unwrap();
+        let file = PathBuf::from(self.installation.keep(&authority));
         let balancer = self.start(&shown, |text| text).await;
         for scheme in schemes(home) {
             let url = format!("{scheme}://localhost:{}/", balancer.address().port());
@@ -129,36 +104,8 @@ impl Scene {
     }
 
     async fn start(&self, shown: &Pair, change: impl FnOnce(Text) -> Text) -> Balancer {
-        let Pair { certificate, key } = shown;
-        let number = self.balancers.len();
-        let pem = self.file(&format!("{number}.pem"));
-        let key_pem = self.file(&format!("{number}.key"));
-        std::fs::write(&pem, format!("{certificate}{key}")).unwrap();
-        std::fs::write(&key_pem, key).unwrap();
-        let (pem, key_pem) = (pem.display().to_string(), key_pem.display().to_string());
-        let listener = self.listener();
-        let server = |port| format!("server one 127.0.0.1:{port}");
-        let from = format!("source {BALANCER}");
-        let text = match (self.kind, self.tls) {
-            (Kind::Nginx, Tls::Ended) => Text::read(self.kind, "terminate.conf")
-                .with("127.0.0.1:8001", listener)
-                .with("proxy_pass", &format!("proxy_bind {BALANCER};\nproxy_pass"))
-                .with("/etc/nginx/nublar.pem", &pem)
-                .with("/etc/nginx/nublar.key", &key_pem),
-            (Kind::Nginx, Tls::Carried) => Text::read(self.kind, "passthrough.conf")
-                .with("127.0.0.1:8000", listener)
-                .with("proxy_pass", &format!("proxy_bind {BALANCER};\nproxy_pass")),
-            (Kind::Haproxy, Tls::Ended) => Text::read(self.kind, "terminate.cfg")
-                .with(&server(8001), &format!("server one {listener} {from}"))
-                .with("/etc/haproxy/nublar.pem", &pem),
-            (Kind::Haproxy, Tls::Carried) => Text::read(self.kind, "passthrough.cfg")
-                .with(&server(8000), &format!("server one {listener} {from}")),
-        };
-        Balancer::start(self.kind, &self.installation, change(text)).await
-    }
-
-    fn file(&self, name: &str) -> PathBuf {
-        self.installation.beside(name)
+        let as_deployed = (self.kind, self.tls);
+        Balancer::before(&self.server, &self.installation, as_deployed, shown, change).await
     }
 
     async fn live(mut self) {

@@ -9,7 +9,6 @@
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
 mod agent;
-mod balancer;
 mod balancers;
 mod bench;
 mod deployment;

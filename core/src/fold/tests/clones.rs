@@ -16,8 +16,34 @@ impl Bench {
             session_key: session.into(),
             table_version: 0,
             address: address.into(),
+            via: String::new(),
+            clock_skew_ms: None,
         })
     }
+}
+
+#[test]
+fn of_twenty_machines_in_turn_all_are_shown_and_all_but_one_refused() {
+    let mut b = Bench::new();
+    let sessions: Vec<&'static [u8]> = (0..20u8).map(|n| &*vec![n; 16].leak()).collect();
+    let mut told = Vec::new();
+    let mut refused = std::collections::BTreeSet::new();
+    for turn in 0..100 {
+        let machine = turn % 20;
+        let frontend = format!("fe-{}", turn % 3);
+        let address = format!("10.0.0.{machine}");
+        let outputs = b.check_in_at(&frontend, &address, sessions[machine]);
+        told.extend(conflicts(&outputs));
+        if holders(&outputs).iter().any(|holder| holder.hold_ms > 0) {
+            refused.insert(machine);
+        }
+    }
+    assert_eq!(told.len(), 1, "{told:?}");
+    assert!(refused.len() >= 19, "{refused:?}");
+    // Who keeps the poll is the one that is never refused again.
+    let outputs = b.check_in_at("fe-0", "10.0.0.99", b"another");
+    let shown = client(&outputs)["conflict"]["addresses"].clone();
+    assert_eq!(shown.as_array().unwrap().len(), 21, "{shown}");
 }
 
 fn holders(outputs: &[Output]) -> Vec<Holder> {

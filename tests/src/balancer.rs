@@ -1,26 +1,67 @@
 //! Load balancers as processes, from the files of `deploy/` that docs/load-balancers.md speaks of.
 
-use nublar_tests::{Installation, eventually, free_port};
+use crate::installation::{Installation, Pair};
+use crate::server::{Server, free_port};
+use crate::wait::eventually;
 use std::net::{SocketAddr, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
+/// Where load balancers reach the server from; agents are elsewhere.
+const FROM: &str = "127.0.0.2";
+
+/// Which load balancer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Kind {
+pub enum Kind {
+    /// nginx, with the module for streams.
     Nginx,
+    /// HAProxy.
     Haproxy,
 }
 
+/// Who ends an agent's TLS.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Tls {
+    /// The load balancer: it speaks plain HTTP to the server.
+    Ended,
+    /// The server: the load balancer carries it there.
+    Carried,
+}
+
+impl Tls {
+    /// What the server is to be told, as lines of the table `frontend`.
+    pub fn settings(self) -> String {
+        let carried = self == Self::Carried;
+        format!("trusted_proxies = [\"{FROM}\"]\nproxy_protocol = {carried}\n")
+    }
+
+    /// Where a server with a frontend of either kind takes what comes, without scheme and slash.
+    fn listener(self, server: &Server) -> &str {
+        let start = match self {
+            Self::Ended => "http://",
+            Self::Carried => "https://",
+        };
+        let mut urls = server.agents().iter();
+        let address = urls.find_map(|url| url.strip_prefix(start)?.strip_suffix('/'));
+        address.unwrap()
+    }
+}
+
 impl Kind {
-    pub(crate) fn name(self) -> &'static str {
+    fn name(self) -> &'static str {
         match self {
             Self::Nginx => "nginx",
             Self::Haproxy => "haproxy",
         }
     }
 
-    /// The program; none, and a note, where it is not installed.
-    pub(crate) fn program(self) -> Option<PathBuf> {
+    /// Whether it can be run here; a note where it is not installed.
+    pub fn is_installed(self) -> bool {
+        self.program().is_some()
+    }
+
+    /// The program.
+    fn program(self) -> Option<PathBuf> {
         let path = std::env::var_os("PATH").unwrap_or_default();
         let folders = std::env::split_paths(&path).chain([PathBuf::from("/usr/sbin")]);
         let mut programs = folders.map(|folder| folder.join(self.name()));
@@ -33,32 +74,71 @@ impl Kind {
 }
 
 /// One of our files, which is changed for a test.
-pub(crate) struct Text(String);
+#[derive(Debug)]
+pub struct Text(String);
 
 impl Text {
     /// Reads `deploy/{kind}/{file}`.
-    pub(crate) fn read(kind: Kind, file: &str) -> Self {
+    fn read(kind: Kind, file: &str) -> Self {
         let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../deploy");
         Self(std::fs::read_to_string(folder.join(kind.name()).join(file)).unwrap())
     }
 
     /// Puts one text in the place of another, which must be there.
-    pub(crate) fn with(self, from: &str, to: &str) -> Self {
+    pub fn with(self, from: &str, to: &str) -> Self {
         assert!(self.0.contains(from), "{from:?} is not in {}", self.0);
         Self(self.0.replace(from, to))
     }
 }
 
 /// A load balancer that runs. It ends when dropped.
-pub(crate) struct Balancer {
+#[derive(Debug)]
+pub struct Balancer {
     process: Child,
     address: SocketAddr,
     log: PathBuf,
 }
 
 impl Balancer {
+    /// Starts one before a server, by the file for this. Where it ends TLS it shows a certificate.
+    pub async fn before(
+        server: &Server,
+        installation: &Installation,
+        (kind, tls): (Kind, Tls),
+        shown: &Pair,
+        change: impl FnOnce(Text) -> Text,
+    ) -> Self {
+        let listener = tls.listener(server);
+        let own = |port| format!("server one 127.0.0.1:{port}");
+        let (bind, from) = (
+            format!("proxy_bind {FROM};\nproxy_pass"),
+            format!("server one {listener} source {FROM}"),
+        );
+        let Pair { certificate, key } = shown;
+        let text = match (kind, tls) {
+            (Kind::Nginx, Tls::Ended) => Text::read(kind, "terminate.conf")
+                .with("127.0.0.1:8001", listener)
+                .with("proxy_pass", &bind)
+                .with("/etc/nginx/nublar.pem", &installation.keep(certificate))
+                .with("/etc/nginx/nublar.key", &installation.keep(key)),
+            (Kind::Nginx, Tls::Carried) => Text::read(kind, "passthrough.conf")
+                .with("127.0.0.1:8000", listener)
+                .with("proxy_pass", &bind),
+            (Kind::Haproxy, Tls::Ended) => {
+                let both = installation.keep(&format!("{certificate}{key}"));
+                Text::read(kind, "terminate.cfg")
+                    .with(&own(8001), &from)
+                    .with("/etc/haproxy/nublar.pem", &both)
+            }
+            (Kind::Haproxy, Tls::Carried) => {
+                Text::read(kind, "passthrough.cfg").with(&own(8000), &from)
+            }
+        };
+        Self::start(kind, installation, change(text)).await
+    }
+
     /// Starts one; its text listens at 443.
-    pub(crate) async fn start(kind: Kind, installation: &Installation, text: Text) -> Self {
+    async fn start(kind: Kind, installation: &Installation, text: Text) -> Self {
         let program = kind.program().unwrap();
         let address = free_port();
         let name = format!("{}-{}", kind.name(), address.port());
@@ -103,7 +183,7 @@ impl Balancer {
     }
 
     /// Where it listens.
-    pub(crate) fn address(&self) -> SocketAddr {
+    pub fn address(&self) -> SocketAddr {
         self.address
     }
 }

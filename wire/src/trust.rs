@@ -1,7 +1,7 @@
 //! Whom an agent trusts: certificates of its CA, under any name.
 
-use crate::error::SimError;
-use nublar_wire::PublicKey;
+use crate::error::WireError;
+use crate::keys::PublicKey;
 use rustls::client::WebPkiServerVerifier;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::crypto::{CryptoProvider, aws_lc_rs};
@@ -20,13 +20,16 @@ pub struct Trust {
     verifier: Arc<AnyName>,
 }
 
-fn broken(what: &'static str) -> impl Fn(String) -> SimError {
-    move |reason| SimError::Certificate { what, reason }
+fn broken(what: &'static str) -> impl Fn(String) -> WireError {
+    move |reason| WireError::BadKey { what, reason }
 }
 
 impl Trust {
     /// Trusts the certificates of this CA, PEM.
-    pub fn new(ca_pem: &[u8]) -> Result<Self, SimError> {
+    ///
+    /// # Errors
+    /// There is none that can be read.
+    pub fn new(ca_pem: &[u8]) -> Result<Self, WireError> {
         let broken = broken("the CA");
         let mut roots = RootCertStore::empty();
         for certificate in CertificateDer::pem_slice_iter(ca_pem) {
@@ -45,7 +48,10 @@ impl Trust {
     }
 
     /// How to connect; HTTP/2 only if it may be offered.
-    pub fn client_config(&self, http2: bool) -> Result<ClientConfig, SimError> {
+    ///
+    /// # Errors
+    /// No version of TLS is to be had.
+    pub fn client_config(&self, http2: bool) -> Result<ClientConfig, WireError> {
         let builder = ClientConfig::builder_with_provider(Arc::clone(&self.provider))
             .with_safe_default_protocol_versions()
             .map_err(|error| broken("tls")(error.to_string()))?;
@@ -62,7 +68,10 @@ impl Trust {
 
     /// Checks what `server.pem` answers as an agent does: of the CA, in date, RSA, with `name` as
     /// its common name. Gives the key to which the agent encrypts.
-    pub fn check_server(&self, pem: &[u8], name: &str) -> Result<PublicKey, SimError> {
+    ///
+    /// # Errors
+    /// Whatever an agent would not take it for.
+    pub fn check_server(&self, pem: &[u8], name: &str) -> Result<PublicKey, WireError> {
         let broken = broken("server.pem");
         let certificate =
             CertificateDer::from_pem_slice(pem).map_err(|error| broken(error.to_string()))?;
@@ -79,7 +88,7 @@ impl Trust {
                 parsed.subject()
             )));
         }
-        Ok(PublicKey::from_certificate_pem(pem)?)
+        PublicKey::from_certificate_pem(pem)
     }
 }
 

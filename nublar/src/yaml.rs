@@ -8,7 +8,7 @@ use std::path::Path;
 const DEEPEST: usize = 64;
 
 /// A file that was read.
-pub(super) struct Yaml {
+pub(crate) struct Yaml {
     file: String,
     root: Node,
 }
@@ -29,14 +29,14 @@ enum Content {
 
 impl Yaml {
     /// Reads a file.
-    pub(super) fn read(path: &Path) -> Result<Self> {
+    pub(crate) fn read(path: &Path) -> Result<Self> {
         let text = std::fs::read_to_string(path)
             .with_context(|| format!("cannot read {}", path.display()))?;
         Self::parse(&path.display().to_string(), &text)
     }
 
     /// Reads a text; `file` is for messages.
-    pub(super) fn parse(file: &str, text: &str) -> Result<Self> {
+    pub(crate) fn parse(file: &str, text: &str) -> Result<Self> {
         let mut events = Events {
             file,
             parser: Box::new(Parser::new_from_str(text)),
@@ -60,14 +60,14 @@ impl Yaml {
     }
 
     /// The file's name.
-    pub(super) fn file(&self) -> &str {
+    pub(crate) fn file(&self) -> &str {
         &self.file
     }
 
     /// The text of a key; none if it is missing, empty or null.
     ///
     /// Errors: it is a list or has keys of its own.
-    pub(super) fn text(&self, key: &str) -> Result<Option<&str>> {
+    pub(crate) fn text(&self, key: &str) -> Result<Option<&str>> {
         match self.find(key).map(|node| &node.content) {
             None => Ok(None),
             Some(Content::Text(text)) => Ok(given(text)),
@@ -78,7 +78,7 @@ impl Yaml {
     /// The whole number of a key.
     ///
     /// Errors: it is something else.
-    pub(super) fn number(&self, key: &str) -> Result<Option<u64>> {
+    pub(crate) fn number(&self, key: &str) -> Result<Option<u64>> {
         let Some(text) = self.text(key)? else {
             return Ok(None);
         };
@@ -91,7 +91,7 @@ impl Yaml {
     /// Whether a key says true.
     ///
     /// Errors: it says neither true nor false.
-    pub(super) fn flag(&self, key: &str) -> Result<bool> {
+    pub(crate) fn flag(&self, key: &str) -> Result<bool> {
         match self.text(key)? {
             None | Some("false" | "False" | "FALSE") => Ok(false),
             Some("true" | "True" | "TRUE") => Ok(true),
@@ -102,7 +102,7 @@ impl Yaml {
     /// The texts of a list; none of a missing one.
     ///
     /// Errors: it is no list of texts.
-    pub(super) fn texts(&self, key: &str) -> Result<Vec<&str>> {
+    pub(crate) fn texts(&self, key: &str) -> Result<Vec<&str>> {
         let nodes = match self.find(key).map(|node| &node.content) {
             None => return Ok(Vec::new()),
             Some(Content::Text(text)) if given(text).is_none() => return Ok(Vec::new()),
@@ -117,7 +117,7 @@ impl Yaml {
     }
 
     /// What the entries of a list have under `name`, where they have it.
-    pub(super) fn column(&self, key: &str, name: &str) -> Vec<&str> {
+    pub(crate) fn column(&self, key: &str, name: &str) -> Vec<&str> {
         let Some(Content::List(nodes)) = self.find(key).map(|node| &node.content) else {
             return Vec::new();
         };
@@ -131,7 +131,7 @@ impl Yaml {
     }
 
     /// Whether a key holds anything.
-    pub(super) fn has(&self, key: &str) -> bool {
+    pub(crate) fn has(&self, key: &str) -> bool {
         match self.find(key).map(|node| &node.content) {
             None => false,
             Some(Content::Text(text)) => given(text).is_some(),
@@ -142,7 +142,7 @@ impl Yaml {
     }
 
     /// Says that a key's value cannot be used: file, line, key, message.
-    pub(super) fn wrong(&self, key: &str, message: &str) -> anyhow::Error {
+    pub(crate) fn wrong(&self, key: &str, message: &str) -> anyhow::Error {
         match self.find(key) {
             Some(node) => anyhow!("{}, line {}: {key}: {message}", self.file, node.line),
             None => anyhow!("{}: {key}: {message}", self.file),
