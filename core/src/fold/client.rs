@@ -8,7 +8,6 @@ use super::{Fold, Turn, header};
 use crate::ids::{ClientKey, ContentId, FlowId};
 use nublar_schemas::records::{Ask, AskPair, Cancel, CheckIn, FactsSet, FlowCreated, Offer};
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
 use std::collections::BTreeMap;
 
 /// Addresses that are remembered of each client.
@@ -75,17 +74,6 @@ impl Client {
         }
     }
 
-    /// Whether the agent answers questions about flows. Those before 0.73 do not.
-    fn answers_questions(&self) -> bool {
-        let mut facts: Vec<_> = self.facts.values().collect();
-        facts.sort_unstable();
-        let mut versions = facts
-            .iter()
-            .rev()
-            .filter_map(|facts| version_in(&facts.text));
-        versions.next().is_none_or(|version| version >= (0, 73))
-    }
-
     pub(super) fn waits_for_interrogation(&self) -> bool {
         self.first_seen_us > 0 && self.interrogation.is_none()
     }
@@ -146,14 +134,7 @@ impl Fold {
                 ask.push(id.clone());
             }
         }
-        if client.answers_questions() {
-            self.ask(turn, key, ask);
-        } else {
-            // A new session is a new process, which knows nothing of what the old one ran.
-            for id in ask {
-                self.unknown(turn, key, &id);
-            }
-        }
+        self.ask(turn, key, ask);
         self.tell_table(turn, key);
         if self
             .clients
@@ -307,15 +288,6 @@ impl Fold {
             turn.touch_client(key);
         }
     }
-}
-
-/// The first two parts of the agent's version, from what a client said of itself.
-fn version_in(facts: &str) -> Option<(u32, u32)> {
-    let facts: Value = serde_json::from_str(facts).ok()?;
-    let mut spellings = ["Version", "client_version"].iter();
-    let version = spellings.find_map(|name| facts.get(name)?.as_str())?;
-    let mut parts = version.split(['.', '-']).map(str::parse);
-    Some((parts.next()?.ok()?, parts.next()?.ok()?))
 }
 
 pub(super) fn offer(

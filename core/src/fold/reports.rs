@@ -162,9 +162,8 @@ impl Fold {
             .map(|(id, _)| id.clone())
     }
 
-    /// The agent does not know the flow: it was asked about this attempt, or can not be asked and
-    /// was started anew.
-    pub(super) fn unknown(&mut self, turn: &mut Turn, key: &ClientKey, id: &FlowId) {
+    /// The agent was asked about this attempt, and does not know the flow.
+    fn unknown(&mut self, turn: &mut Turn, key: &ClientKey, id: &FlowId) {
         let deliveries = self.config.deliveries;
         let Some((_, id, flow)) = self.flow_mut(key, id.as_str()) else {
             return;

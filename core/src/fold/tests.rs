@@ -412,47 +412,6 @@ fn what_a_client_says_of_itself_becomes_its_document() {
 }
 
 #[test]
-fn an_agent_too_old_for_questions_has_lost_what_it_ran_when_it_is_started_anew() {
-    for (version, is_old) in [
-        ("0.72.4", true),
-        ("0.6.8-2", true),
-        ("0.73.0", false),
-        ("1.0", false),
-    ] {
-        let mut b = Bench::new();
-        b.check_in(b"s1");
-        let header = b.header("worker");
-        b.apply(FactsSet {
-            header,
-            source: "Server.Internal.ClientInfo".into(),
-            facts: format!(r#"{{"client_version":"{version}"}}"#),
-        });
-        let (ran, _) = b.create(1, |_| {});
-        let (silent, _) = b.create(2, |_| {});
-        b.claim(&ran, 1, 1);
-        b.claim(&silent, 1, 1);
-        b.stats(&[(&ran, false, report(ReturnedStatus::Progress, 1, 0, false))]);
-        assert!(
-            b.check_in(b"s1")
-                .iter()
-                .all(|o| !matches!(o, Output::Notify(_)))
-        );
-
-        let back = b.check_in(b"s2");
-        assert_eq!(asks(&back).is_empty(), is_old, "{version}");
-        assert_eq!(completions(&back), usize::from(is_old), "{version}");
-        let again: Vec<_> = is_old.then(|| (silent.clone(), 2)).into_iter().collect();
-        assert_eq!(offers(&back), again, "{version}");
-        if is_old {
-            // It was not started anew after all.
-            b.stored(&ran, "results", 1, 0, true);
-            let end = b.stats(&[(&ran, false, done(1, 0))]);
-            assert_eq!(document(&end)["state"], "FINISHED");
-        }
-    }
-}
-
-#[test]
 fn an_unknown_counts_only_behind_the_question_of_its_attempt() {
     let mut b = Bench::new();
     b.check_in(b"s1");

@@ -12,6 +12,8 @@ pub(crate) struct Home {
     pub(crate) program: PathBuf,
     /// Whether it speaks over WebSockets: agents of before 0.72 do not.
     pub(crate) sockets: bool,
+    /// Whether it goes on with uploads when it is told to: agents of before 0.75 do not.
+    pub(crate) resumes: bool,
     /// Where it connects; the server's own address if there is none.
     pub(crate) url: Option<String>,
     /// More words for `client-config`.
@@ -29,6 +31,7 @@ pub(crate) fn homes() -> Vec<Home> {
     let homes = std::env::split_paths(&list).map(|program| {
         let version = version(&program);
         let sockets = numbers(&version) >= vec![0, 72];
+        let resumes = numbers(&version) >= vec![0, 75];
         if !sockets {
             eprintln!("not over WebSockets: {version}");
         }
@@ -36,6 +39,7 @@ pub(crate) fn homes() -> Vec<Home> {
             name: version,
             program,
             sockets,
+            resumes,
             url: None,
             options: Vec::new(),
             authorities: None,
