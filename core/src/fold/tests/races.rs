@@ -97,7 +97,7 @@ fn however_questions_and_the_end_race_finished_is_final() {
         for _ in 0..14 {
             let new = match dice.below(8) {
                 0 => b.pass(15),
-                1 => b.check_in(if dice.below(2) == 0 { b"s2" } else { b"s3" }),
+                1 => b.check_in(if dice.below(2) == 0 { b"s2" } else { b"s4" }),
                 2 => b.stats(&[(&id, false, report(ReturnedStatus::Progress, 1, 0, false))]),
                 3 if !questions.is_empty() => {
                     let question = questions[dice.below(questions.len())].clone();
@@ -238,7 +238,7 @@ fn a_client_that_moves_between_networks_shows_where_it_was() {
     for (session, address, via) in [
         (&b"s1"[..], "192.0.2.1", ""),
         (b"s2", "198.51.100.2", "10.0.0.7"),
-        (b"s3", "2001:db8::3", ""),
+        (b"s5", "2001:db8::3", ""),
         (b"s4", "192.0.2.1", ""),
     ] {
         b.at_us += 3_600_000_000;
