@@ -19,13 +19,15 @@ use super::rest::{Rest, escaped};
 use super::results::CUT;
 use super::table::shown;
 use super::times::size;
+use super::tools::hash;
 use super::uploads;
 use anyhow::{Context, Result};
 use aws_lc_rs::digest;
+use nublar_core::ids::hex;
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::fs::{File, OpenOptions};
-use std::io::{Read, Seek, SeekFrom, Write};
+use std::io::{Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 use tokio::time::sleep;
@@ -169,7 +171,7 @@ impl Folder {
     fn document(&mut self, file: &str, what: Value, document: &Value) -> Result<()> {
         let text = format!("{document:#}\n");
         write(&self.to.join(file), text.as_bytes())?;
-        let sha256 = hex(&digest::digest(&digest::SHA256, text.as_bytes()));
+        let sha256 = hex(digest::digest(&digest::SHA256, text.as_bytes()).as_ref());
         self.add(file, what, text.len() as u64, &sha256)
     }
 
@@ -203,7 +205,7 @@ impl Folder {
             }
         }
         written.file.sync_all().with_context(unwritten)?;
-        let sha256 = hash(&draft).with_context(unwritten)?;
+        let (sha256, _) = hash(&draft).with_context(unwritten)?;
         std::fs::rename(&draft, &path).with_context(unwritten)?;
         self.add(file, what, written.whole, &sha256)
     }
@@ -298,25 +300,6 @@ fn write(path: &Path, content: &[u8]) -> Result<()> {
     file.write_all(content).with_context(unwritten)?;
     file.sync_all().with_context(unwritten)?;
     std::fs::rename(&draft, path).with_context(unwritten)
-}
-
-fn hash(path: &Path) -> Result<String> {
-    let mut context = digest::Context::new(&digest::SHA256);
-    let (mut file, mut buffer) = (File::open(path)?, vec![0; 64 << 10]);
-    loop {
-        match file.read(&mut buffer)? {
-            0 => return Ok(hex(&context.finish())),
-            read => context.update(&buffer[..read]),
-        }
-    }
-}
-
-fn hex(digest: &digest::Digest) -> String {
-    digest
-        .as_ref()
-        .iter()
-        .map(|byte| format!("{byte:02x}"))
-        .collect()
 }
 
 #[cfg(test)]

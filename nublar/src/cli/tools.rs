@@ -212,8 +212,8 @@ fn step(file: &mut File) -> std::io::Result<Bytes> {
     Ok(step.into())
 }
 
-/// SHA-256 in hex, and the length.
-fn hash(file: &Path) -> std::io::Result<(String, u64)> {
+/// SHA-256 of a file in hex, and its length.
+pub(super) fn hash(file: &Path) -> std::io::Result<(String, u64)> {
     let mut file = File::open(file)?;
     let mut context = digest::Context::new(&digest::SHA256);
     let mut length = 0;
