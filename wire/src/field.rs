@@ -15,6 +15,8 @@ pub(crate) enum Value {
     Bytes(Range<usize>),
     /// Wire types 1 and 5, which no field that is looked at has.
     Fixed,
+    /// Wire type 3 up to its end: long out of use, and passed over as every decoder does.
+    Group,
 }
 
 /// One field of a message.
@@ -34,6 +36,7 @@ impl Field {
             Value::Bytes(range) => Ok(range),
             Value::Varint(_) => Err(self.wrong_type(0)),
             Value::Fixed => Err(self.wrong_type(1)),
+            Value::Group => Err(self.wrong_type(3)),
         }
     }
 
@@ -43,6 +46,7 @@ impl Field {
             Value::Varint(value) => Ok(value),
             Value::Bytes(_) => Err(self.wrong_type(2)),
             Value::Fixed => Err(self.wrong_type(1)),
+            Value::Group => Err(self.wrong_type(3)),
         }
     }
 
@@ -54,6 +58,9 @@ impl Field {
         }
     }
 }
+
+/// Groups within groups, at most; as many as other decoders follow.
+const DEEPEST: usize = 100;
 
 /// Walks the fields of one message. Ends after the first error.
 pub(crate) struct Fields<'a> {
@@ -106,31 +113,59 @@ impl<'a> Fields<'a> {
         }
     }
 
-    fn field(&mut self) -> Result<Field, FieldError> {
+    /// A field's number and wire type.
+    fn tag(&mut self) -> Result<(u32, u8), FieldError> {
         let at = self.at;
         let tag = self.varint(at)?;
         let tag = u32::try_from(tag).map_err(|_| FieldError::Overlong { at })?;
-        let (number, wire_type) = (tag >> 3, (tag & 7) as u8);
-        if number == 0 {
-            return Err(FieldError::Zero { at });
+        match tag >> 3 {
+            0 => Err(FieldError::Zero { at }),
+            number => Ok((number, (tag & 7) as u8)),
         }
+    }
+
+    fn field(&mut self) -> Result<Field, FieldError> {
+        let at = self.at;
+        let (number, wire_type) = self.tag()?;
         let value = match wire_type {
-            0 => Value::Varint(self.varint(at)?),
-            1 => self.skip(at, 8).map(|_| Value::Fixed)?,
-            2 => {
-                let length = self.varint(at)?;
-                Value::Bytes(self.skip(at, length)?)
-            }
-            5 => self.skip(at, 4).map(|_| Value::Fixed)?,
-            _ => {
-                return Err(FieldError::WireType {
-                    at,
-                    number,
-                    wire_type,
-                });
-            }
+            3 => self.group(at, number)?,
+            _ => self.value(at, number, wire_type)?,
         };
         Ok(Field { at, number, value })
+    }
+
+    fn value(&mut self, at: usize, number: u32, wire_type: u8) -> Result<Value, FieldError> {
+        match wire_type {
+            0 => self.varint(at).map(Value::Varint),
+            1 => self.skip(at, 8).map(|_| Value::Fixed),
+            2 => {
+                let length = self.varint(at)?;
+                self.skip(at, length).map(Value::Bytes)
+            }
+            5 => self.skip(at, 4).map(|_| Value::Fixed),
+            _ => Err(FieldError::WireType {
+                at,
+                number,
+                wire_type,
+            }),
+        }
+    }
+
+    /// Passes over a group that was just opened, to where it is closed again.
+    fn group(&mut self, start: usize, number: u32) -> Result<Value, FieldError> {
+        let mut open = vec![number];
+        while let Some(&innermost) = open.last() {
+            if self.at >= self.bytes.len() {
+                return Err(FieldError::Truncated { at: start });
+            }
+            let at = self.at;
+            match self.tag()? {
+                (number, 3) if open.len() < DEEPEST => open.push(number),
+                (number, 4) if number == innermost => drop(open.pop()),
+                (number, wire_type) => drop(self.value(at, number, wire_type)?),
+            }
+        }
+        Ok(Value::Group)
     }
 }
 
@@ -212,8 +247,9 @@ mod tests {
     #[test]
     fn what_is_no_field_is_refused() {
         assert_eq!(walk(&[0x02, 0x00]), Err(FieldError::Zero { at: 0 }));
-        for group in [0x0b, 0x0c, 0x0e, 0x0f] {
-            let error = walk(&[0x08, 0, group, 0]).unwrap_err();
+        // The end of a group that was not opened, and types that there are not.
+        for tag in [0x0c, 0x0e, 0x0f] {
+            let error = walk(&[0x08, 0, tag, 0]).unwrap_err();
             assert!(
                 matches!(
                     error,
@@ -234,6 +270,29 @@ mod tests {
         assert_eq!(walk(&tag), Err(FieldError::Overlong { at: 0 }));
         let length = [&[0x12][..], &[0xff; 9], &[0x01]].concat();
         assert_eq!(walk(&length), Err(FieldError::Truncated { at: 0 }));
+    }
+
+    #[test]
+    fn groups_are_passed_over() {
+        let bytes = [
+            0x08, 0x01, // 1: 1
+            0x73, 0x08, 0x02, 0x1b, 0x1c, 0x0a, 0x01, 0x74, 0x74, // 14 { 1: 2, 3 {}, 1: "t" }
+            0x10, 0x03, // 2: 3
+        ];
+        let fields = [
+            (1, Value::Varint(1)),
+            (14, Value::Group),
+            (2, Value::Varint(3)),
+        ];
+        assert_eq!(walk(&bytes).unwrap(), fields);
+        for length in 3..11 {
+            let error = walk(&bytes[..length]).unwrap_err();
+            assert!(matches!(error, FieldError::Truncated { .. }), "{error}");
+        }
+        // Closed by another number, or never.
+        assert!(walk(&[0x0b, 0x14]).is_err());
+        assert!(walk(&[&[0x0b; DEEPEST][..], &[0x0c; DEEPEST]].concat()).is_ok());
+        assert!(walk(&[0x0b; 5_000_000]).is_err());
     }
 
     #[test]

@@ -281,6 +281,18 @@ mod tests {
     }
 
     #[test]
+    fn what_is_unknown_in_a_list_hides_no_message() {
+        let list = sample();
+        let mut bytes = vec![0x73, 0x08, 0x05, 0x74]; // the group 14 { 1: 5 }
+        crate::field::put_bytes(&mut bytes, 27, b"unknown");
+        list.encode(&mut bytes).unwrap();
+        bytes.extend([0x73, 0x74]);
+        let walked: Result<Vec<_>, _> = messages(bytes.clone().into()).collect();
+        assert_eq!(walked.unwrap().len(), list.job.len());
+        assert_eq!(MessageList::decode(&bytes[..]).unwrap(), list);
+    }
+
+    #[test]
     fn two_payloads_are_several_even_of_one_kind() {
         let mut twice = message("F.A", |m| m.ping = Some(Cancel::default())).encode_to_vec();
         assert_eq!(
