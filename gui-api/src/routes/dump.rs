@@ -192,7 +192,7 @@ async fn of_flow(app: &Arc<App>, (client, flow): Place) -> Answer<Vec<Value>> {
     };
     let within = Within::flow(&life, &id);
     let found: Vec<Found> = app.found(Collection::Buffers, &within, 0).await?;
-    let mut described = describe(app, &within, by_upload(&found).into_iter().collect()).await?;
+    let mut described = describe(app, &within, by_upload(&found)).await?;
     described.sort_by(|a, b| a.instance.cmp(&b.instance));
     let mut lines = Vec::new();
     for upload in described {

@@ -63,7 +63,7 @@ pub(crate) async fn resume(
         .await?;
     let within = flow.within();
     let found = buffers(&app, &flow).await?;
-    let uploads = describe(&app, &within, by_upload(&found).into_iter().collect()).await?;
+    let uploads = describe(&app, &within, by_upload(&found)).await?;
     let mut transactions = missing(announced(&app, &within).await?, &uploads);
     if transactions.is_empty() {
         let error = format!(

@@ -7,7 +7,7 @@ use super::resume::{announced, is_of};
 use crate::app::App;
 use crate::guard::Params;
 use crate::refusal::{Answer, Refusal};
-use crate::stored::{Found, Upload, Within, by_upload, content, describe, find};
+use crate::stored::{Found, LOOKED_AT, Upload, Within, by_upload, content, describe, find};
 use aws_lc_rs::digest;
 use axum::Json;
 use axum::extract::{Path, State};
@@ -27,8 +27,6 @@ use std::sync::{Arc, Mutex, PoisonError};
 const USUAL: usize = 1_000;
 /// How many bytes a list reads to compute hashes; what is larger has its hash when asked for.
 const HASHED: u64 = 64 << 20;
-/// How many seals are read side by side.
-const SEALS_AT_ONCE: usize = 4;
 /// How many hashes are remembered.
 const REMEMBERED: usize = 100_000;
 
@@ -84,7 +82,7 @@ pub(crate) async fn list(
     let found = buffers(&app, &flow).await?;
     let all = by_upload(&found);
     let total = all.len();
-    let ids: HashSet<String> = all.keys().cloned().collect();
+    let ids: HashSet<String> = all.iter().map(|parts| parts.instance.clone()).collect();
     let some: Vec<_> = all
         .into_iter()
         .skip(asked.start)
@@ -101,16 +99,31 @@ pub(crate) async fn list(
         .map(|upload| app.seal(&within, upload))
         .collect();
     let seals: Vec<Option<Seal>> = stream::iter(seals)
-        .buffered(SEALS_AT_ONCE)
+        .buffered(LOOKED_AT)
         .try_collect()
         .await?;
     let mut budget = if asked.hash { u64::MAX } else { HASHED };
+    let hashes: Vec<_> = described
+        .iter()
+        .zip(&seals)
+        .map(|(upload, seal)| {
+            let wanted = seal.is_none() && affords(&app, &within, upload, &mut budget);
+            let (app, within) = (&app, &within);
+            async move {
+                match seal {
+                    Some(seal) => Ok(Some(seal.sha256.clone())),
+                    None if wanted => sha256(app, within, upload).await,
+                    None => Ok(None),
+                }
+            }
+        })
+        .collect();
+    let hashes: Vec<Option<String>> = stream::iter(hashes)
+        .buffered(LOOKED_AT)
+        .try_collect()
+        .await?;
     let mut uploads = Vec::new();
-    for (upload, seal) in described.iter().zip(seals) {
-        let hash = match &seal {
-            Some(seal) => Some(seal.sha256.clone()),
-            None => hash(&app, &within, upload, &mut budget).await?,
-        };
+    for ((upload, seal), hash) in described.iter().zip(seals).zip(hashes) {
         let mut shown = shown(upload, hash.as_deref(), seal.as_ref());
         // A sparse read that failed half-way starts over as a plain one.
         if upload.sparse && !upload.complete && ids.contains(&upload.twin) {
@@ -127,19 +140,14 @@ pub(crate) async fn list(
     Ok(response)
 }
 
-/// The hash of a file that is not sealed yet, as far as the budget of bytes goes.
-async fn hash(
-    app: &Arc<App>,
-    within: &Within,
-    upload: &Upload,
-    budget: &mut u64,
-) -> Answer<Option<String>> {
-    let known = app.hashes.get(&hash_key(within, upload));
-    if known.is_some() || !upload.complete || upload.arranged.end > *budget {
-        return Ok(known);
+/// Whether a file that is not sealed yet can be hashed, as far as the budget of bytes goes.
+fn affords(app: &App, within: &Within, upload: &Upload, budget: &mut u64) -> bool {
+    if !upload.complete || app.hashes.get(&hash_key(within, upload)).is_some() {
+        return upload.complete;
     }
-    *budget -= upload.arranged.end;
-    sha256(app, within, upload).await
+    let left = budget.checked_sub(upload.arranged.end);
+    *budget = left.unwrap_or(*budget);
+    left.is_some()
 }
 
 pub(super) async fn buffers(app: &App, flow: &Flow) -> Answer<Vec<Found>> {

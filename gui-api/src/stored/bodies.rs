@@ -7,7 +7,7 @@ use bytes::Bytes;
 use futures::Stream;
 use nublar_core::ids::{ClientKey, FlowId, Life};
 use nublar_core::ingest::{Found, Piece, Seal, week_of};
-use nublar_ports::index::{Bucket, Collection, Cursor, Query};
+use nublar_ports::index::{Bucket, Collection, Cursor, Document, Query};
 use std::collections::VecDeque;
 use std::sync::Arc;
 
@@ -98,13 +98,21 @@ impl App {
         }
     }
 
+    /// A document of a flow by its id.
+    pub(crate) async fn stored(
+        &self,
+        collection: Collection,
+        within: &Within,
+        id: &str,
+    ) -> Answer<Option<Document>> {
+        let read = self.index.get(collection, "", Some(within.bucket), id);
+        self.step(read).await
+    }
+
     /// What is known of a whole file since its flow has ended; of what it is made of now.
     pub(crate) async fn seal(&self, within: &Within, upload: &Upload) -> Answer<Option<Seal>> {
         let id = Seal::id(&within.key, &within.flow_id, &upload.instance).to_string();
-        let read = self
-            .index
-            .get(Collection::Buffers, "", Some(within.bucket), &id);
-        let seal = self.step(read).await?;
+        let seal = self.stored(Collection::Buffers, within, &id).await?;
         let seal = seal.and_then(|seal| serde_json::from_slice::<Seal>(&seal.body).ok());
         let content = upload.arranged.content().to_string();
         Ok(seal.filter(|seal| seal.content == content))

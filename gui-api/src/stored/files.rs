@@ -8,14 +8,16 @@ use futures::stream::{self, BoxStream};
 use futures::{Stream, StreamExt, TryStreamExt};
 use nublar_core::ids::ContentId;
 use nublar_core::ingest::{Extent, SEALS, plain_data, upload_instance};
-use nublar_ports::index::{Collection, Query};
+use nublar_ports::index::Collection;
 use nublar_schemas::agent::{FileBuffer, Range};
 use prost::Message;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-/// How many uploads are looked at side by side, and how many buffers are read ahead.
-const AT_ONCE: usize = 4;
+/// How many uploads are looked at side by side.
+pub(crate) const LOOKED_AT: usize = 16;
+/// How many buffers are read ahead.
+const AHEAD: usize = 4;
 const ZEROS: Bytes = Bytes::from_static(&[0; 64 * 1024]);
 
 /// One uploaded file.
@@ -46,30 +48,46 @@ pub(crate) fn is_upload(source: &str) -> bool {
     !source.is_empty() && source != SEALS
 }
 
-/// A flow's buffers by upload, arranged; words about uploads are left out.
-pub(crate) fn by_upload(found: &[Found]) -> BTreeMap<String, Arranged> {
+/// The buffers of one upload, as they are listed.
+#[derive(Debug)]
+pub(crate) struct Parts {
+    pub(crate) instance: String,
+    /// Ids of the first one and the last one, by (order, id).
+    ends: (String, String),
+    arranged: Arranged,
+}
+
+/// A flow's buffers by upload, in the order of their instances; words about uploads are left out.
+pub(crate) fn by_upload(found: &[Found]) -> Vec<Parts> {
     let mut uploads: BTreeMap<&str, Vec<&Found>> = BTreeMap::new();
     for part in found.iter().filter(|part| is_upload(&part.source)) {
         uploads.entry(&part.source).or_default().push(part);
     }
-    uploads
-        .into_iter()
-        .map(|(upload, parts)| (upload.to_owned(), arrange(parts)))
-        .collect()
+    let place = |part: &&Found| (part.order, part.id.clone());
+    let parts = uploads.into_iter().filter_map(|(instance, parts)| {
+        let first = parts.iter().copied().min_by_key(place)?;
+        let last = parts.iter().copied().max_by_key(place)?;
+        Some(Parts {
+            instance: instance.to_owned(),
+            ends: (first.id.clone(), last.id.clone()),
+            arranged: arrange(parts),
+        })
+    });
+    parts.collect()
 }
 
 /// What is known of some of a flow's uploads.
 pub(crate) async fn describe(
     app: &Arc<App>,
     within: &Within,
-    uploads: Vec<(String, Arranged)>,
+    uploads: Vec<Parts>,
 ) -> Answer<Vec<Upload>> {
     let described: Vec<_> = uploads
         .into_iter()
-        .map(|(instance, arranged)| one(app, within, instance, arranged))
+        .map(|parts| one(app, within, parts))
         .collect();
     let mut described: Vec<Upload> = stream::iter(described)
-        .buffered(AT_ONCE)
+        .buffered(LOOKED_AT)
         .try_collect()
         .await?;
     described
@@ -90,8 +108,8 @@ pub(crate) async fn find(
         let found = app
             .listed(Collection::Buffers, within, Some(instance))
             .await?;
-        match by_upload(&found).remove_entry(instance) {
-            Some((instance, arranged)) => one(app, within, instance, arranged).await.map(Some),
+        match by_upload(&found).pop() {
+            Some(parts) => one(app, within, parts).await.map(Some),
             None => Ok(None),
         }
     };
@@ -104,30 +122,24 @@ pub(crate) async fn find(
     look().await
 }
 
-async fn one(
-    app: &Arc<App>,
-    within: &Within,
-    instance: String,
-    arranged: Arranged,
-) -> Answer<Upload> {
-    let at_end = |descending| {
-        let query = Query {
-            limit: 1,
-            descending,
-            ..within.query(Some(&instance))
-        };
-        async move {
-            let read = app.index.query(Collection::Buffers, "", &query);
-            let page = app.step(read).await?;
-            page.documents
-                .first()
-                .map(|document| buffer(&document.body))
-                .transpose()
-        }
+async fn one(app: &Arc<App>, within: &Within, parts: Parts) -> Answer<Upload> {
+    let Parts {
+        instance,
+        ends: (first, last),
+        arranged,
+    } = parts;
+    let read = async |id: &str| {
+        let document = app.stored(Collection::Buffers, within, id).await?;
+        let gone = || Refusal::fault(format!("upload {instance} is gone"));
+        buffer(&document.ok_or_else(gone)?.body)
     };
-    let (first, last) = (at_end(false).await?, at_end(true).await?);
-    let gone = || Refusal::fault(format!("upload {instance} is gone"));
-    let (first, last) = (first.ok_or_else(gone)?, last.ok_or_else(gone)?);
+    let is_one = first == last;
+    let first = read(&first).await?;
+    let last = if is_one {
+        first.clone()
+    } else {
+        read(&last).await?
+    };
     let place = first.pathspec.clone().unwrap_or_default();
     let Extent {
         size,
@@ -243,7 +255,7 @@ pub(crate) fn content(
         }
     });
     let filled = Filled {
-        stored: read_ahead.buffered(AT_ONCE).boxed(),
+        stored: read_ahead.buffered(AHEAD).boxed(),
         waiting: None,
         at: from,
         to,

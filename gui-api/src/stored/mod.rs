@@ -9,6 +9,6 @@ mod lines;
 pub(crate) use bodies::{Within, bodies};
 pub(crate) use documents::{documents, each};
 pub(crate) use events::{Events, Told, event_lines};
-pub(crate) use files::{Upload, by_upload, content, describe, find, is_upload};
+pub(crate) use files::{LOOKED_AT, Upload, by_upload, content, describe, find, is_upload};
 pub(crate) use lines::{Block, log_lines, row_lines};
 pub(crate) use nublar_core::ingest::{Arranged, Found, Piece, arrange};
