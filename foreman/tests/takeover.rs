@@ -216,6 +216,7 @@ async fn what_a_killed_foreman_left_unanswered_is_answered_once_by_key() {
             address: String::new(),
             via: String::new(),
             clock_skew_ms: None,
+            introduces: false,
         })
         .await;
     for n in 0..3 {
@@ -343,6 +344,7 @@ async fn a_store_that_does_not_answer_holds_up_no_decision() {
             address: String::new(),
             via: String::new(),
             clock_skew_ms: None,
+            introduces: false,
         })
         .await;
     for n in 0..12 {

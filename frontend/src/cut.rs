@@ -5,11 +5,14 @@ use crate::route::{Route, Whose};
 use bytes::Bytes;
 use moka::sync::Cache;
 use nublar_core::ids::ClientKey;
+use nublar_core::ingest::CLIENT_INFO;
 use nublar_core::mac::MacKeys;
+use nublar_schemas::agent::VqlResponse;
 use nublar_schemas::codec::{CodecError, Record as _};
 use nublar_schemas::records::{AgentMessage, Header, Messages, SeenStats};
 use nublar_schemas::topics::{EVENTS, RESULTS, UPLOADS};
-use nublar_wire::{Message, Packed, WireError, messages};
+use nublar_wire::{Kind, Message, Packed, WireError, messages};
+use prost::Message as _;
 use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -78,13 +81,22 @@ pub(crate) enum Piece {
     },
 }
 
+/// What a check-in tells.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct CheckedIn {
+    /// Version of the event table that the agent runs, 0 when it has none.
+    pub(crate) table_version: i64,
+    /// The agent said who it is behind it.
+    pub(crate) introduces: bool,
+}
+
 /// What the foreman is to hear of a POST, and who polls.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(crate) struct Seen {
     /// For `scheduling`, once everything else is durable.
     pub(crate) stats: Vec<SeenStats>,
-    /// The event table's version, if the POST held a check-in.
-    pub(crate) check_in: Option<i64>,
+    /// The check-in, if the POST held one.
+    pub(crate) check_in: Option<CheckedIn>,
     /// Messages that mean nothing.
     pub(crate) ignored: usize,
 }
@@ -196,6 +208,13 @@ pub(crate) fn cut(
     Ok(cutter.seen)
 }
 
+/// Whether these are the rows in which an agent says who it is.
+fn is_client_info(message: &Message) -> bool {
+    message.kind == Kind::VqlResponse
+        && VqlResponse::decode(message.payload())
+            .is_ok_and(|rows| rows.query.is_some_and(|query| query.name == CLIENT_INFO))
+}
+
 #[derive(Default)]
 struct Open {
     messages: Vec<AgentMessage>,
@@ -255,7 +274,12 @@ impl Cutter<'_> {
                 self.alive(&message);
                 self.put(To::Uploads, &message)
             }
-            Route::Events => self.put(To::Events, &message),
+            Route::Events => {
+                if let Some(check_in) = &mut self.seen.check_in {
+                    check_in.introduces |= is_client_info(&message);
+                }
+                self.put(To::Events, &message)
+            }
             Route::Stats { marker, always } => {
                 if marker {
                     self.alive(&message);
@@ -267,8 +291,8 @@ impl Cutter<'_> {
                 self.stats(&message, always);
                 Ok(())
             }
-            Route::CheckIn(version) => {
-                self.seen.check_in = Some(version);
+            Route::CheckIn(table_version) => {
+                self.seen.check_in.get_or_insert_default().table_version = table_version;
                 Ok(())
             }
             Route::Ignored => {

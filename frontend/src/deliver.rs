@@ -3,6 +3,7 @@
 
 use crate::authenticate::Agent;
 use crate::clock::now_us;
+use crate::cut::CheckedIn;
 use crate::metrics::Metrics;
 use crate::peer::Peer;
 use crate::registry::Registry;
@@ -79,8 +80,7 @@ impl Drop for Held {
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Visit {
     pub(crate) packet_iv: PacketIv,
-    /// Version of the event table that it runs, 0 when it has none.
-    pub(crate) table_version: i64,
+    pub(crate) check_in: CheckedIn,
     /// How many milliseconds its clock is ahead of ours; none if it does not say.
     pub(crate) clock_skew_ms: Option<i64>,
     pub(crate) peer: Peer,
@@ -161,7 +161,11 @@ impl Deliveries {
     pub(crate) fn open(self: &Arc<Self>, agent: &Agent, visit: &Visit) -> Held {
         let &Visit {
             packet_iv,
-            table_version,
+            check_in:
+                CheckedIn {
+                    table_version,
+                    introduces,
+                },
             clock_skew_ms,
             peer,
         } = visit;
@@ -174,6 +178,7 @@ impl Deliveries {
             address: peer.address().to_string(),
             via: peer.via().map_or_else(String::new, |via| via.to_string()),
             clock_skew_ms,
+            introduces,
         };
         let mut state = self.lock();
         state.last += 1;

@@ -4,6 +4,7 @@ use crate::admission::Room;
 use crate::allowance::Verdict;
 use crate::authenticate::{self, Agent};
 use crate::clock::now_us;
+use crate::cut::CheckedIn;
 use crate::deliver::{Held, Visit};
 use crate::front::{Connection, Front};
 use crate::peer::Peer;
@@ -28,7 +29,7 @@ pub(crate) enum Post {
 pub(crate) struct Taken {
     pub(crate) agent: Agent,
     packet_iv: PacketIv,
-    table_version: i64,
+    check_in: CheckedIn,
     clock_skew_ms: Option<i64>,
     /// How long the answer is to be held, because the agent sends too much.
     pub(crate) wait: Duration,
@@ -44,7 +45,7 @@ impl Taken {
     ) -> (Held, Courier) {
         let visit = Visit {
             packet_iv: self.packet_iv,
-            table_version: self.table_version,
+            check_in: self.check_in,
             clock_skew_ms: self.clock_skew_ms,
             peer,
         };
@@ -121,7 +122,7 @@ async fn store(
     Ok(Taken {
         agent,
         packet_iv,
-        table_version: check_in.unwrap_or(0),
+        check_in: check_in.unwrap_or_default(),
         clock_skew_ms,
         wait,
     })

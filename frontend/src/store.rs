@@ -3,7 +3,7 @@
 use crate::authenticate::Agent;
 use crate::clock::now_us;
 use crate::config::AdoptFlows;
-use crate::cut::{CutError, Piece, Rules, Seen, Throttle, To, cut};
+use crate::cut::{CheckedIn, CutError, Piece, Rules, Seen, Throttle, To, cut};
 use crate::dead_letters::dead_letter;
 use crate::metrics::Metrics;
 use crate::refusal::Refusal;
@@ -67,7 +67,7 @@ impl Store {
         agent: &Agent,
         packed: Packed,
         body_len: usize,
-    ) -> Result<Option<i64>, Refusal> {
+    ) -> Result<Option<CheckedIn>, Refusal> {
         let whole = Instant::now() + WHOLE.max(self.wait);
         match timeout_at(whole, self.twice(agent, &packed, body_len)).await {
             Ok(result) => result,
@@ -80,7 +80,7 @@ impl Store {
         agent: &Agent,
         packed: &Packed,
         body_len: usize,
-    ) -> Result<Option<i64>, Refusal> {
+    ) -> Result<Option<CheckedIn>, Refusal> {
         let client = agent.client();
         let rules = self.rules(client, agent.generation(), false);
         match self.attempt(packed, body_len, rules).await {
@@ -131,7 +131,7 @@ impl Store {
         packed: &Packed,
         body_len: usize,
         rules: Rules,
-    ) -> Result<Option<i64>, Failure> {
+    ) -> Result<Option<CheckedIn>, Failure> {
         let client = rules.client.clone();
         let mut appends = Appends::new(self, client.clone(), rules.header.clone());
         let seen = if body_len <= INLINE {

@@ -259,6 +259,41 @@ async fn what_comes_with_a_poll_is_stored_before_it_is_held() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_check_in_tells_whether_the_agent_said_who_it_is() {
+    let deployment = Deployment::new().await;
+    let running = deployment.start().await;
+    let agent = TestAgent::enrolled(&deployment, &running).await;
+    let info = |name: &str| rows("F.Monitoring", name, r#"{"hostname":"h"}"#);
+    let mut told = Vec::new();
+    for with in [
+        vec![info("Server.Internal.ClientInfo")],
+        vec![],
+        vec![
+            info("Generic.Client.Stats"),
+            info("Server.Internal.ClientInfo/Other"),
+        ],
+    ] {
+        // Each time a new session.
+        let agent = Arc::new(agent.at(&deployment, &running));
+        let messages = [vec![check_in(0)], with].concat();
+        let poll = tokio::spawn(async move { agent.post("reader", &messages).await });
+        let number = told.len();
+        let new = eventually(async || {
+            let check_ins = deployment.scheduling().await.into_iter();
+            let mut check_ins = check_ins.filter_map(|record| match record {
+                Scheduling::CheckIn(check_in) => Some(check_in),
+                _ => None,
+            });
+            check_ins.nth(number)
+        });
+        told.push(new.await.introduces);
+        poll.abort();
+    }
+    assert_eq!(told, [true, false, false]);
+    running.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn the_newest_poll_of_a_client_wins() {
     let deployment = Deployment::new().await;
     let running = deployment.start().await;

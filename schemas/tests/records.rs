@@ -36,6 +36,7 @@ fn the_union_finds_its_record_by_fingerprint() {
             address: "[::1]:5".into(),
             via: String::new(),
             clock_skew_ms: None,
+            introduces: false,
         }),
         FlowStatsSeen {
             header: header(),

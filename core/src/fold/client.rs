@@ -134,7 +134,11 @@ impl Fold {
                 ask.push(id.clone());
             }
         }
+        let forgot = rekeyed && check_in.introduces && client.forgot_its_flows(at_us);
         self.ask(turn, key, ask);
+        if forgot {
+            self.started_anew(turn, key, at_us);
+        }
         self.tell_table(turn, key);
         if self
             .clients
@@ -217,11 +221,12 @@ impl Fold {
         };
         let live = |flow: &&Flow| matches!(flow.task, Task::Offered | Task::Granted);
         let mut unresolved = client.flows.values().filter(live).count();
+        // One that is called off has had its time, whether or not its agent ever says so.
         let mut in_flight = client
             .flows
             .values()
             .filter(live)
-            .filter(|flow| !flow.urgent())
+            .filter(|flow| !flow.urgent() && !flow.is_called_off())
             .count();
         let mut queued: Vec<_> = client
             .flows

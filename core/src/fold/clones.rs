@@ -185,7 +185,12 @@ impl Fold {
             && sessions.seen[now - 1..]
                 .iter()
                 .all(|session| session.returns >= RETURNS);
-        if now == 0 || !(both || came_back && goes_on) {
+        // Of one that was not heard of since the other was refused nobody knows whether it is there.
+        let began_us = sessions.conflict.as_ref().filter(|_| goes_on);
+        let began_us = began_us.map(|conflict| conflict.until_us - config.hold_down_us);
+        let is_there =
+            now > 0 && began_us.is_none_or(|began_us| sessions.seen[now - 1].last_us > began_us);
+        if !is_there || !(both || came_back && goes_on) {
             if before.is_some_and(|before| before != check_in.header.frontend) {
                 turn.task(holder(sessions, 0));
             }

@@ -99,6 +99,9 @@ pub(super) struct Flow {
     /// The agent's request that the current attempt is bound to, by its packet_iv.
     #[serde(default)]
     pub(super) granted_iv: Vec<u8>,
+    /// When the newest of them was, by the frontend's time.
+    #[serde(default)]
+    pub(super) granted_us: i64,
     /// Something of it came from the agent.
     pub(super) alive: bool,
     /// Clock at the grant or the last sign of life.
@@ -175,6 +178,7 @@ impl Flow {
             deliveries: 0,
             granted: Vec::new(),
             granted_iv: Vec::new(),
+            granted_us: 0,
             alive: false,
             news: clock,
             asked: clock,
@@ -203,6 +207,11 @@ impl Flow {
 
     pub(super) fn runs_commands(&self) -> bool {
         matches!(self.origin, Origin::Collected { execve: true, .. })
+    }
+
+    /// Whether its agent is to work on it no more.
+    pub(super) fn is_called_off(&self) -> bool {
+        self.cancelled.is_some() || self.given_up.is_some()
     }
 
     /// Whether time, or an answer, can still change something.

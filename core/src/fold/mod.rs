@@ -29,6 +29,7 @@ mod documents;
 mod flow;
 mod lives;
 mod reports;
+mod restarts;
 mod resumes;
 mod snapshot;
 mod tables;
@@ -47,6 +48,9 @@ use nublar_schemas::records::{
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
+
+const HOUR_US: i64 = 3_600_000_000;
+const DAY_US: i64 = 24 * HOUR_US;
 
 /// What the fold goes by. Times are milliseconds of ticks unless they say otherwise.
 #[derive(Debug, Clone)]
@@ -91,8 +95,6 @@ pub struct FoldConfig {
 impl FoldConfig {
     /// The times of the design.
     pub fn new(keys: MacKeys) -> Self {
-        const HOUR_US: i64 = 3_600_000_000;
-        const DAY_US: i64 = 24 * HOUR_US;
         Self {
             keys,
             interrogate: true,

@@ -46,6 +46,7 @@ impl Fold {
         };
         flow.task = Task::Granted;
         flow.granted.push(to);
+        flow.granted_us = flow.granted_us.max(claim.header.at_us);
         flow.news = clock;
         flow.asked = clock;
         flow.asks = 0;
@@ -162,14 +163,15 @@ impl Fold {
             .map(|(id, _)| id.clone())
     }
 
-    /// The agent was asked about this attempt, and does not know the flow.
-    fn unknown(&mut self, turn: &mut Turn, key: &ClientKey, id: &FlowId) {
+    /// The agent does not know the flow: it was asked about this attempt, or can not be asked and
+    /// was started anew.
+    pub(super) fn unknown(&mut self, turn: &mut Turn, key: &ClientKey, id: &FlowId) {
         let deliveries = self.config.deliveries;
         let Some((_, id, flow)) = self.flow_mut(key, id.as_str()) else {
             return;
         };
         turn.touch_flow(key, &id);
-        if flow.cancelled.is_some() || flow.given_up.is_some() {
+        if flow.is_called_off() {
             flow.task = Task::Resolved;
         } else if flow.alive {
             flow.forgotten = true;

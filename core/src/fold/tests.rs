@@ -16,6 +16,7 @@ use serde_json::Value;
 mod clones;
 mod lives;
 mod races;
+mod restarts;
 mod resumes;
 
 const CLIENT: &str = "C.00000000000000aa";
@@ -109,6 +110,7 @@ impl Bench {
             address: "127.0.0.1".into(),
             via: String::new(),
             clock_skew_ms: None,
+            introduces: false,
         })
     }
 
@@ -121,6 +123,7 @@ impl Bench {
             address: "127.0.0.1".into(),
             via: String::new(),
             clock_skew_ms: None,
+            introduces: false,
         })
     }
 

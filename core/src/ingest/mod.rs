@@ -18,7 +18,9 @@ mod sums;
 pub use arrange::{Arranged, Found, Piece, arrange};
 pub use files::{Extent, plain_data, upload_instance};
 pub use inflate::{InflateError, inflate};
-pub use plan::{Collection, EVENT_LOGS, EVENT_ROWS, Fact, Part, Plan, Refused, object_of, plan};
+pub use plan::{
+    CLIENT_INFO, Collection, EVENT_LOGS, EVENT_ROWS, Fact, Part, Plan, Refused, object_of, plan,
+};
 pub use seal::{Reports, SEALS, Seal, Verdict};
 pub use sums::{FlowSum, Group, Sums};
 

@@ -255,7 +255,8 @@ fn event(
     Ok(())
 }
 
-const CLIENT_INFO: &str = "Server.Internal.ClientInfo";
+/// The query in whose rows an agent says who it is: with the first poll of a process, then daily.
+pub const CLIENT_INFO: &str = "Server.Internal.ClientInfo";
 const BASIC_INFORMATION: [&str; 2] = [
     "Generic.Client.Info/BasicInformation",
     "Custom.Generic.Client.Info/BasicInformation",

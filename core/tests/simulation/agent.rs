@@ -11,7 +11,7 @@ use nublar_schemas::agent::{
     velo_status::ReturnedStatus,
 };
 use prost::Message;
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 /// A message in the queue; its bytes never change.
 #[derive(Clone)]
@@ -40,7 +40,14 @@ pub struct Agent {
     pub key: ClientKey,
     pub session: [u8; 16],
     incarnation: u8,
+    /// It is of a release that answers no question about a flow.
+    pub old: bool,
+    /// It has not said who it is since its process began; and in which request it did.
+    introduces: bool,
+    introducing: Option<PacketIv>,
     enrolled: bool,
+    /// In which generations it was interrogated.
+    pub asked_who_it_is: BTreeSet<i64>,
     running: BTreeMap<String, Running>,
     finished: VecDeque<(String, FlowStats)>,
     queue: VecDeque<Sent>,
@@ -62,7 +69,7 @@ pub struct Agent {
 }
 
 impl Agent {
-    pub fn new(n: u8) -> Self {
+    pub fn new(n: u8, old: bool) -> Self {
         let client = ClientId::from_bytes([0, 0, 0, 0, 0, 0, 0, n]);
         Self {
             key: ClientKey {
@@ -71,7 +78,11 @@ impl Agent {
             },
             session: [n; 16],
             incarnation: 0,
+            old,
+            introduces: true,
+            introducing: None,
             enrolled: false,
+            asked_who_it_is: BTreeSet::new(),
             running: BTreeMap::new(),
             finished: VecDeque::new(),
             queue: VecDeque::new(),
@@ -91,6 +102,7 @@ impl Agent {
     /// The process ends and starts: everything but the key is gone.
     pub fn restart(&mut self) {
         self.incarnation += 1;
+        self.introduces = true;
         self.session[15] = self.incarnation;
         self.running.clear();
         self.finished.clear();
@@ -98,6 +110,11 @@ impl Agent {
         self.urgent.clear();
         self.poll.clear();
         (self.post, self.repeats) = (None, 0);
+    }
+
+    /// Whether its process works on the flow, or has what it said of it still to send.
+    pub fn has(&self, flow: &str) -> bool {
+        self.running.contains_key(flow) || self.queue.iter().any(|sent| sent.session == flow)
     }
 
     pub fn is_idle(&self) -> bool {
@@ -175,6 +192,14 @@ impl Agent {
         self.counter += 1;
         self.packet_iv[..8].copy_from_slice(&self.counter.to_le_bytes());
         self.packet_iv[8..].copy_from_slice(&self.session[8..]);
+        if std::mem::take(&mut self.introduces) {
+            self.introducing = Some(self.packet_iv);
+        }
+    }
+
+    /// Whether the request of its poll says who it is.
+    pub fn is_introducing(&self) -> bool {
+        self.introducing == Some(self.packet_iv)
     }
 
     fn poll(world: &mut World, n: usize, frontend: usize) {
@@ -290,6 +315,7 @@ impl Agent {
         for item in items {
             match item {
                 Given::Run(flow) => Self::start(world, n, flow),
+                Given::Ask(_) if world.agents[n].old => {}
                 Given::Ask(flows) => {
                     for flow in flows {
                         let stats = world.agents[n].knows(&flow);

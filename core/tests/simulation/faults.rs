@@ -37,10 +37,12 @@ pub enum Fault {
     MarkWithoutLook,
     /// A fold that takes records of any generation for the client's.
     FoldAnyGeneration,
+    /// A new session of an agent that can not be asked counts as a new process.
+    SessionIsProcess,
 }
 
 impl Fault {
-    pub const ALL: [Self; 15] = [
+    pub const ALL: [Self; 16] = [
         Self::MarkBeforeWrite,
         Self::FoldWithClock,
         Self::DeliverBeforeGrant,
@@ -56,6 +58,7 @@ impl Fault {
         Self::AnyGeneration,
         Self::MarkWithoutLook,
         Self::FoldAnyGeneration,
+        Self::SessionIsProcess,
     ];
 }
 

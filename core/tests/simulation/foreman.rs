@@ -6,6 +6,7 @@ use crate::world::{Log, World};
 use nublar_core::fold::{Fold, FoldConfig, LOGIC, Output, version};
 use nublar_core::ids::{ClientKey, Life};
 use nublar_schemas::records::{Header, Notification, Scheduling, Tick};
+use serde_json::Value;
 use std::collections::VecDeque;
 use std::sync::Arc;
 
@@ -55,8 +56,8 @@ impl Foremen {
         log.scheduling.len() - self.mark
     }
 
-    pub fn is_idle(&self, log: &Log) -> bool {
-        self.lag(log) == 0 && !self.owner.fold.timer_armed()
+    pub fn timer_armed(&self) -> bool {
+        self.owner.fold.timer_armed()
     }
 
     pub fn step(world: &mut World) {
@@ -203,6 +204,16 @@ fn put_out(world: &mut World, output: Output) {
             {
                 let id = &document.id;
                 world.violation(format!("two documents of {id} from one cause"));
+            }
+            if document.kind == "flow" {
+                let body: Value = serde_json::from_str(&document.body).unwrap_or_default();
+                let flow = body["flow_id"].as_str().unwrap_or_default();
+                let client = &document.header.client;
+                let mut agents = world.agents.iter();
+                let agent = agents.find(|agent| agent.key.client.to_string() == *client);
+                if body["reason"] == "lost" && agent.is_some_and(|agent| agent.has(flow)) {
+                    world.violation(format!("{flow} is called lost, and its agent has it"));
+                }
             }
             world.log.state.push(document);
         }

@@ -5,11 +5,12 @@ use crate::faults::Fault;
 use crate::world::{Log, World};
 use nublar_core::delivery::{Act, Delivery, DeliveryConfig, Item, Poll};
 use nublar_core::ids::ClientKey;
+use nublar_core::ingest::CLIENT_INFO;
 use nublar_core::stats::is_unknown;
 use nublar_schemas::agent::VeloMessage;
 use nublar_schemas::records::{
-    AgentMessage, CheckIn, Claim, FlowStatsSeen, Messages, Scheduling, SeenStats, Tasks, Unsent,
-    Unsure,
+    AgentMessage, CheckIn, Claim, FactsSet, FlowStatsSeen, Messages, Scheduling, SeenStats, Tasks,
+    Unsent, Unsure,
 };
 use prost::Message;
 use std::collections::VecDeque;
@@ -51,6 +52,7 @@ struct Open {
     agent: usize,
     number: i64,
     generation: i64,
+    check_in: CheckIn,
 }
 
 pub struct Frontend {
@@ -61,8 +63,8 @@ pub struct Frontend {
     next: usize,
     known: usize,
     pub posts: Vec<Post>,
-    /// With the generation that they are stamped with.
-    pending: VecDeque<(Act, i64)>,
+    /// With the generation that they are stamped with, and what a check-in says.
+    pending: VecDeque<(Act, i64, Option<CheckIn>)>,
     polls: Vec<Open>,
 }
 
@@ -154,7 +156,18 @@ impl Frontend {
                 Act::End { client, poll } | Act::Refuse { client, poll } => {
                     Self::hand_over(world, n, &client, poll, Vec::new())
                 }
-                other => world.frontends[n].pending.push_back((other, generation)),
+                Act::CheckIn(client) => {
+                    let frontend = &mut world.frontends[n];
+                    let mut open = frontend.polls.iter().filter(|open| open.client == client);
+                    if let Some(open) = open.next() {
+                        let record = open.check_in.clone();
+                        let act = (Act::CheckIn(client), generation, Some(record));
+                        frontend.pending.push_back(act);
+                    }
+                }
+                other => world.frontends[n]
+                    .pending
+                    .push_back((other, generation, None)),
             }
         }
     }
@@ -203,12 +216,39 @@ impl Frontend {
                 world.agents[agent].packet_iv
             },
         };
+        let header = world.header(&key, generation, &world.frontends[n].name());
+        let by = &mut world.agents[agent];
+        let check_in = CheckIn {
+            header: header.clone(),
+            session_key: by.session.to_vec().into(),
+            table_version: 0,
+            address: String::new(),
+            via: String::new(),
+            clock_skew_ms: None,
+            introduces: by.is_introducing() || world.fault == Some(Fault::SessionIsProcess),
+        };
+        if by.old {
+            // As a worker makes it of what the agent says.
+            let is_new = by.asked_who_it_is.insert(generation);
+            let mut sources = Vec::new();
+            sources.extend(is_new.then_some("Generic.Client.Info/BasicInformation"));
+            sources.extend(by.is_introducing().then_some(CLIENT_INFO));
+            for source in sources {
+                let facts = FactsSet {
+                    header: header.clone(),
+                    source: source.to_owned(),
+                    facts: r#"{"client_version":"0.72.4"}"#.to_owned(),
+                };
+                world.log.scheduling.push(facts.into());
+            }
+        }
         world.frontends[n].polls.retain(|open| open.client != key);
         world.frontends[n].polls.push(Open {
             client: key.clone(),
             agent,
             number,
             generation,
+            check_in,
         });
         let acts = world.frontends[n].delivery.open(&key, poll, world.now);
         Self::queue(world, n, acts, generation);
@@ -289,34 +329,14 @@ impl Frontend {
 
     /// Appends one record that delivery wants.
     fn act(world: &mut World, n: usize) {
-        let Some((act, generation)) = world.frontends[n].pending.pop_front() else {
+        let Some((act, generation, check_in)) = world.frontends[n].pending.pop_front() else {
             return;
         };
         let name = world.frontends[n].name();
         let failed = world.mishap(10);
         let happened = !failed || world.dice.percent(50);
         let (key, record): (_, Scheduling) = match &act {
-            Act::CheckIn(client) => {
-                let header = world.header(client, generation, &name);
-                let agent = world
-                    .agents
-                    .iter()
-                    .find(|agent| agent.key == *client)
-                    .unwrap();
-                let session_key = agent.session.to_vec().into();
-                (
-                    client,
-                    CheckIn {
-                        header,
-                        session_key,
-                        table_version: 0,
-                        address: String::new(),
-                        via: String::new(),
-                        clock_skew_ms: None,
-                    }
-                    .into(),
-                )
-            }
+            Act::CheckIn(client) => (client, check_in.unwrap().into()),
             Act::Claim {
                 client,
                 flow,
@@ -384,7 +404,9 @@ impl Frontend {
             match &act {
                 Act::CheckIn(_) => world.frontends[n].delivery.check_in_failed(&key.clone()),
                 Act::Claim { .. } => {}
-                _ => world.frontends[n].pending.push_back((act, generation)),
+                _ => world.frontends[n]
+                    .pending
+                    .push_back((act, generation, None)),
             }
         }
     }

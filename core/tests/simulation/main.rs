@@ -56,7 +56,7 @@ fn no_order_of_events_breaks_a_promise() {
 #[test]
 fn every_planted_fault_is_caught() {
     for fault in Fault::ALL {
-        let caught = (0..10_000).find_map(|seed| {
+        let caught = (0..40_000).find_map(|seed| {
             World::run(seed, Some(fault))
                 .err()
                 .map(|violation| (seed, violation))

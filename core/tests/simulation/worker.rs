@@ -61,7 +61,7 @@ impl Worker {
         if world.index.off {
             return;
         }
-        if world.dice.percent(50) {
+        if world.dice.percent(20) {
             world.workers[n].known = world.log.registry.len();
         }
         if world.workers[n].writing.is_some() {

@@ -106,7 +106,7 @@ impl World {
         }
         world.quiet = true;
         world.index.off = false;
-        for round in 0..20_000 {
+        for round in 0..100_000 {
             world.step();
             world.first_violation()?;
             if round % 50 == 0 && world.is_idle() {
@@ -144,7 +144,7 @@ impl World {
         config.interrogate = false;
         let mut dice = Dice(seed);
         let agents = (0..1 + dice.below(2))
-            .map(|n| Agent::new(n as u8 + 1))
+            .map(|n| Agent::new(n as u8 + 1, dice.percent(30)))
             .collect();
         let deletes = dice.percent(50);
         Self {
@@ -230,7 +230,12 @@ impl World {
     }
 
     fn something_breaks(&mut self) {
-        match self.dice.below(7) {
+        // What one planted fault needs happens often.
+        let kinds = match self.fault {
+            Some(Fault::LifeAfterRows) => 2,
+            _ => 7,
+        };
+        match self.dice.below(kinds) {
             6 => self.projection.crash(),
             0 => {
                 let n = self.dice.below(self.agents.len());
@@ -253,7 +258,9 @@ impl World {
         if self.truth.flows.len() >= 10 || (self.dice.percent(30) && !self.truth.flows.is_empty()) {
             if self.dice.percent(30) && !self.truth.flows.is_empty() {
                 self.cancel();
-            } else if self.deletes && self.dice.percent(15) {
+            } else if self.deletes && self.dice.percent(15)
+                || self.fault == Some(Fault::MarkWithoutLook) && self.dice.percent(50)
+            {
                 self.delete();
             }
             return;
@@ -271,6 +278,12 @@ impl World {
         let id = self.keys.flow_id(&key, generation, self.wall_us(), tell);
         let flow = id.to_string();
         self.truth.flows.insert(flow.clone(), (n, generation));
+        // What an agent lost that can not be asked, and nobody saw it, ends with its deadline.
+        let patience_us = if self.agents[n].old {
+            900_000_000
+        } else {
+            3_600_000_000
+        };
         let created = FlowCreated {
             header: self.header(&key, generation, "gui"),
             flow_id: flow.clone(),
@@ -284,7 +297,7 @@ impl World {
             queries: 1,
             urgent: self.dice.percent(20),
             execve: false,
-            deadline_us: self.wall_us() + 3_600_000_000,
+            deadline_us: self.wall_us() + patience_us,
         };
         self.log.scheduling.push(created.into());
     }
@@ -368,6 +381,8 @@ impl World {
                 .iter()
                 .all(|frontend| frontend.is_idle(&self.log))
             && self.workers.iter().all(|worker| worker.is_idle(&self.log))
-            && self.foremen.is_idle(&self.log)
+            && self.foremen.lag(&self.log) == 0
+            // What an old agent lost is waited for: it may have been cut off only.
+            && (self.agents.iter().any(|agent| agent.old) || !self.foremen.timer_armed())
     }
 }

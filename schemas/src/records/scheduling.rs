@@ -29,8 +29,10 @@ pub struct CheckIn {
     /// How many milliseconds the agent's clock was ahead of the server's when it polled; none if it
     /// did not say.
     pub clock_skew_ms: Option<i64>,
+    /// The poll said who the client is, as the first one of a process does and then one a day.
+    pub introduces: bool,
 }
-record!(CheckIn, "check_in.v1", "check_in.v2");
+record!(CheckIn, "check_in.v1", "check_in.v2", "check_in.v3");
 
 /// One FlowStats message.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

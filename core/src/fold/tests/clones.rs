@@ -18,6 +18,7 @@ impl Bench {
             address: address.into(),
             via: String::new(),
             clock_skew_ms: None,
+            introduces: false,
         })
     }
 }
@@ -213,20 +214,47 @@ fn after_the_hold_down_who_is_gone_gives_way_and_who_is_there_keeps_the_poll() {
 
     // It is switched off: the other has the poll from then on.
     b.at_us += 61_000_000;
-    let tried = b.check_in_at(two.0, two.1, b"s4");
+    has_it_from_now_on(&mut b, two, b"s4");
+}
+
+/// The agent polls, and nobody holds it down.
+fn has_it_from_now_on(b: &mut Bench, at: (&str, &str), session: &'static [u8]) {
+    let tried = b.check_in_at(at.0, at.1, session);
     assert_eq!(
         (
             &holders(&tried)[0].session_key[..],
             holders(&tried)[0].hold_ms
         ),
-        (&b"s4"[..], 0)
+        (session, 0)
     );
     for _ in 0..5 {
         b.at_us += 100_000_000;
-        let outputs = b.check_in_at(two.0, two.1, b"s4");
+        let outputs = b.check_in_at(at.0, at.1, session);
         assert!(holders(&outputs).is_empty());
-        assert_eq!(client(&outputs)["last_ip"], "10.0.0.2");
+        assert_eq!(client(&outputs)["last_ip"], at.1);
     }
+}
+
+#[test]
+fn who_is_refused_and_keeps_its_session_is_let_in_when_the_other_is_gone() {
+    let (one, two) = (("fe-1", "10.0.0.1"), ("fe-2", "10.0.0.2"));
+    let mut b = Bench::new();
+    until_refused(&mut b, one, two);
+    for _ in 0..3 {
+        b.at_us += 15_000_000;
+        let refused = b.check_in_at(two.0, two.1, b"s2");
+        assert!(holders(&refused)[0].hold_ms > 0);
+    }
+    b.at_us += 16_000_000;
+    has_it_from_now_on(&mut b, two, b"s2");
+    // It was there all the time: now it says so.
+    let back = b.check_in_at(one.0, one.1, b"s1");
+    assert_eq!(conflicts(&back).len(), 1);
+    let of_back = &holders(&back)[0];
+    assert_eq!(
+        (&of_back.session_key[..], of_back.hold_ms),
+        (&b"s1"[..], 60_000)
+    );
 }
 
 #[test]

@@ -250,6 +250,7 @@ fn a_client_that_moves_between_networks_shows_where_it_was() {
             address: address.into(),
             via: via.into(),
             clock_skew_ms: Some(-7_000),
+            introduces: false,
         });
         let client = |o: &Output| match o {
             Output::State(d) if d.kind == "client" => serde_json::from_str::<Value>(&d.body).ok(),
