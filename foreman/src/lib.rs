@@ -45,6 +45,8 @@ pub struct Config {
     pub interrogate: bool,
     /// Tell clients which event queries to run.
     pub monitor: bool,
+    /// Of agents that share one key have one after the other make a new one.
+    pub rekey_clones: bool,
     /// How often the state is written to Objects, seconds.
     pub snapshot_s: u64,
     /// Or after so many records.
@@ -58,6 +60,7 @@ impl Default for Config {
             hasten: 1,
             interrogate: true,
             monitor: true,
+            rekey_clones: false,
             snapshot_s: 600,
             snapshot_records: 50_000,
         }
@@ -122,6 +125,7 @@ pub struct Ports {
 pub async fn run(config: Config, mut fold: FoldConfig, ports: Ports, shutdown: CancellationToken) {
     fold.interrogate = config.interrogate;
     fold.monitor = config.monitor;
+    fold.rekey_clones = config.rekey_clones;
     let fold = Arc::new(fold.hastened(config.hasten));
     let member = Membership::join(ports.log.clone(), GROUP, SCHEDULING.name, shutdown.clone());
     let mut foreman = Foreman {

@@ -44,14 +44,10 @@ impl Peer {
         self.connection
     }
 
-    /// Whether the connection speaks for another.
-    pub(crate) fn is_behind_proxy(self) -> bool {
-        self.address != self.connection.ip()
-    }
-
     /// Who speaks for another, if somebody does.
     pub(crate) fn via(self) -> Option<IpAddr> {
-        self.is_behind_proxy().then(|| self.connection.ip())
+        let from = self.connection.ip();
+        (self.address != from).then_some(from)
     }
 
     /// Who sends a request on this connection: `X-Forwarded-For` is read from its end, as long as
@@ -95,10 +91,9 @@ fn read(text: &str) -> Option<IpAddr> {
 
 impl fmt::Display for Peer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if self.is_behind_proxy() {
-            write!(f, "{} by {}", self.address, self.connection)
-        } else {
-            self.connection.fmt(f)
+        match self.via() {
+            Some(_) => write!(f, "{} by {}", self.address, self.connection),
+            None => self.connection.fmt(f),
         }
     }
 }

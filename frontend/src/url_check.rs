@@ -77,7 +77,7 @@ pub(crate) async fn serve(
             let told_by = match request.headers().contains_key("x-forwarded-for") {
                 true if ignored => ToldBy::ForwardedIgnored,
                 true => ToldBy::Forwarded,
-                false if connection.peer.is_behind_proxy() => ToldBy::ProxyHeader,
+                false if connection.peer.via().is_some() => ToldBy::ProxyHeader,
                 false => ToldBy::Connection,
             };
             json(&facts(&front, peer, told_by, request.version()))

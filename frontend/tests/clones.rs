@@ -4,14 +4,15 @@
 
 mod support;
 
+use nublar_schemas::agent::FlowRequest;
 use reqwest::StatusCode;
 use serde_json::Value;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
-use support::agent::{TestAgent, rows};
+use support::agent::{TestAgent, rows, stats};
 use support::foreman::held;
-use support::{Deployment, eventually};
+use support::{Deployment, Running, eventually};
 use tokio::task::JoinHandle;
 
 /// An agent that polls without end, and what it was answered.
@@ -118,6 +119,81 @@ async fn of_two_agents_of_one_key_at_one_frontend_the_later_is_refused() {
 #[tokio::test(flavor = "multi_thread")]
 async fn of_two_agents_of_one_key_at_two_frontends_the_later_is_refused() {
     take_turns(2).await;
+}
+
+/// One of several machines with the same key: it polls, and makes a new key when it is told to.
+async fn until_it_has_its_own_key(
+    deployment: &Deployment,
+    frontend: &Running,
+    mut agent: TestAgent,
+    renewed: &AtomicUsize,
+) {
+    loop {
+        let answer = agent.poll().await;
+        if answer.status() != StatusCode::OK {
+            tokio::time::sleep(Duration::from_millis(50)).await;
+            continue;
+        }
+        let told = agent.read(answer).await;
+        let Some(told) = told.iter().find(|told| told.flow_request.is_some()) else {
+            continue;
+        };
+        agent
+            .control(&[stats(&told.session_id, true, 1, false)])
+            .await;
+        agent = TestAgent::enrolled(deployment, frontend).await;
+        renewed.fetch_add(1, Ordering::SeqCst);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn agents_of_one_key_make_new_ones_until_one_is_left() {
+    const MACHINES: usize = 6;
+    let deployment = Arc::new(Deployment::new().await);
+    let folding = deployment.fold(|config| {
+        (config.rekey_clones, config.hold_down_us) = (true, 300_000);
+    });
+    let request = deployment.compiled(&FlowRequest::default()).await;
+    deployment.announce("new_key", request).await;
+    let mut running = Vec::new();
+    for _ in 0..3 {
+        running.push(Arc::new(
+            deployment
+                .start_with(|config| config.max_poll = Duration::from_millis(200))
+                .await,
+        ));
+    }
+    let first = TestAgent::enrolled(&deployment, &running[0]).await;
+    let shared = first.client();
+    let renewed = Arc::<AtomicUsize>::default();
+    let machines: Vec<_> = (0..MACHINES)
+        .map(|n| {
+            let (deployment, frontend) = (deployment.clone(), running[n % 3].clone());
+            let (agent, renewed) = (first.at(&deployment, &frontend), renewed.clone());
+            tokio::spawn(async move {
+                until_it_has_its_own_key(&deployment, &frontend, agent, &renewed).await;
+            })
+        })
+        .collect();
+    let others = MACHINES - 1;
+    eventually(async || (renewed.load(Ordering::SeqCst) == others).then_some(())).await;
+
+    // Who is left has the client for itself: nobody is told anything any more.
+    let told = folding.told("client_conflict").len();
+    let claims = deployment.claims_of(&shared).await;
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    assert_eq!(renewed.load(Ordering::SeqCst), others);
+    assert_eq!(folding.told("client_conflict").len(), told);
+    assert_eq!(deployment.claims_of(&shared).await, claims);
+    assert!(told >= others, "{told}");
+    for machine in machines {
+        machine.abort();
+    }
+    for one in running {
+        if let Ok(one) = Arc::try_unwrap(one) {
+            one.stop().await;
+        }
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

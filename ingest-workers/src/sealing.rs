@@ -37,6 +37,8 @@ pub(crate) struct Ended {
     pub(crate) version: u64,
     /// Where the client's records stand.
     pub(crate) partition: u32,
+    /// When the document was made, microseconds since 1970.
+    pub(crate) at_us: i64,
 }
 
 /// A whole file, hashed.

@@ -5,21 +5,28 @@
 //! end is sealed too. A seal is a versioned document, named by its upload; its version is that of
 //! the flow's document it was made for. Repeating it, or making it late, changes nothing.
 
-use crate::Ports;
 use crate::batch::{Epochs, Marks, gather, mark};
 use crate::lives::Lives;
+use crate::persist::persist;
 use crate::sealing::{Ended, refresh, seal};
+use crate::{Ports, now_us};
 use nublar_core::ids::{FlowId, Life};
 use nublar_ports::Membership;
-use nublar_ports::log::Record;
+use nublar_ports::log::{Lag, Record};
 use nublar_schemas::codec::{CodecError, Record as _};
 use nublar_schemas::records::Document;
+use nublar_schemas::topics::{RESULTS, UPLOADS};
 use serde::Deserialize;
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 
 const BATCH_RECORDS: usize = 512;
+/// What is read so long after it was written is read late, or again.
+const LATE: Duration = Duration::from_secs(60);
+/// How often it is looked whether the workers have come as far.
+const LOOK_AGAIN: Duration = Duration::from_secs(1);
 
 pub(crate) async fn run(ports: Ports, lives: Arc<Lives>, shutdown: CancellationToken) {
     let mut member = Membership::join(ports.log.clone(), "seals", "state", shutdown.clone());
@@ -28,6 +35,7 @@ pub(crate) async fn run(ports: Ports, lives: Arc<Lives>, shutdown: CancellationT
         let (ended, marks) = sort(batch, &mut epochs);
         let sealing = async {
             if !ended.is_empty() {
+                wait_for_files(&ports, &ended).await;
                 refresh(&ports).await;
             }
             for ended in ended.into_values() {
@@ -44,6 +52,34 @@ pub(crate) async fn run(ports: Ports, lives: Arc<Lives>, shutdown: CancellationT
         }
     }
     member.flush().await;
+}
+
+/// A flow ends after all that it brought is stored. When topics are read again its end may come
+/// before that: then what was sent before it is waited for.
+async fn wait_for_files(ports: &Ports, ended: &BTreeMap<(Life, FlowId), Ended>) {
+    for topic in [RESULTS.name, UPLOADS.name] {
+        loop {
+            let late_us = now_us() - micros(LATE);
+            let late: Vec<_> = ended.values().filter(|one| one.at_us < late_us).collect();
+            if late.is_empty() {
+                return;
+            }
+            let lags = persist("log", || ports.log.lag(topic, topic)).await;
+            let is_behind = |lag: &Lag| {
+                let oldest_us = lag.oldest_unmarked.map(|age| now_us() - micros(age));
+                let mut here = late.iter().filter(|one| one.partition == lag.partition);
+                here.any(|one| oldest_us.is_some_and(|oldest_us| oldest_us < one.at_us))
+            };
+            if !lags.iter().any(is_behind) {
+                break;
+            }
+            tokio::time::sleep(LOOK_AGAIN).await;
+        }
+    }
+}
+
+fn micros(duration: Duration) -> i64 {
+    i64::try_from(duration.as_micros()).unwrap_or(i64::MAX)
 }
 
 /// The newest document of each flow of the batch that has ended and has files, and what may be
@@ -100,5 +136,6 @@ fn ended(document: &Document, partition: u32) -> Option<Ended> {
         flow: body.flow_id,
         version: document.version.unsigned_abs(),
         partition,
+        at_us: document.header.at_us,
     })
 }

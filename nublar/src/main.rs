@@ -11,6 +11,7 @@ mod import;
 mod keys;
 mod manual;
 mod readiness;
+mod replay;
 mod secrets;
 mod setup;
 mod yaml;
@@ -95,6 +96,19 @@ enum Command {
     /// Look at the keys and certificates of agents, or put a new key in their place
     #[command(subcommand)]
     Keys(keys::Command),
+    /// Read topics again from their beginning, into an index that is new or was made wrong
+    ///
+    /// The server must be stopped; of one over shared storage, its workers. Whatever is read twice is
+    /// stored once, so that an index which lacks something is filled and one that lacks nothing stays
+    /// as it is. What is older than the log keeps is not there to be read: see that an index holds
+    /// nothing older before you throw it away.
+    Replay {
+        #[command(flatten)]
+        at: At,
+        /// Which topics; all of them if left out
+        #[arg(value_enum)]
+        topics: Vec<replay::Topic>,
+    },
     /// Check the configuration
     #[command(subcommand)]
     Config(ConfigCommand),
@@ -192,6 +206,7 @@ async fn run(command: Command) -> Result<ExitCode> {
         Command::CheckUrl(options) => return check_url::execute(options).await,
         Command::Import(command) => import::execute(command).await?,
         Command::Keys(command) => keys::execute(&command)?,
+        Command::Replay { at, topics } => replay::execute(&at.load()?, &topics).await?,
         Command::Config(ConfigCommand::Check(at)) => check(&at.load()?)?,
         Command::Completions { shell } => {
             manual::completions(Arguments::command(), shell, &mut std::io::stdout())?;

@@ -15,7 +15,7 @@ use prost::Message;
 use std::collections::BTreeMap;
 
 /// Groups that read a topic: nothing is deleted before they have.
-fn groups(topic: &str) -> Vec<String> {
+pub(crate) fn groups(topic: &str) -> Vec<String> {
     match topic {
         "results" | "uploads" | "events" | "dead-letters" => vec![topic.to_owned()],
         "state" => vec![topic.to_owned(), "seals".to_owned()],
@@ -64,11 +64,14 @@ pub(crate) async fn prepare(config: &Config, storage: &Storage) -> Result<()> {
 /// The artifact that asks a client who it is; one of this name that people wrote would win.
 const INTERROGATION: &str = "Generic.Client.Info";
 
+/// The artifact that has a clone make a key of its own.
+const NEW_KEY: &str = "Generic.Client.Rekey";
+
 /// What every client watches.
 const WATCHED: [&str; 1] = ["Generic.Client.Stats"];
 
-/// Compiles what foremen hand out by themselves, the interrogation and the event table, and tells
-/// every partition's foreman where they stand. Must be repeated within the retention of `requests`.
+/// Compiles what foremen hand out by themselves, the interrogation, a clone's new key and the event
+/// table, and tells every partition's foreman where they stand. Must be repeated within the retention of `requests`.
 pub(crate) async fn announce(log: &dyn Log) -> Result<()> {
     let repository = Repository::builtin();
     let compiler = Compiler {
@@ -76,21 +79,23 @@ pub(crate) async fn announce(log: &dyn Log) -> Result<()> {
         tools: &Tools::default(),
         server_metadata: &BTreeMap::new(),
     };
-    let collect = Collect {
-        artifacts: vec![Wanted::new(INTERROGATION)],
-        urgent: true,
-        ..Collect::default()
-    };
-    let compiled = compiler
-        .compile(&collect)
-        .context("the interrogation does not compile")?;
-    let interrogation = Announced {
-        kind: "interrogation",
-        artifacts: compiled.artifacts,
-        queries: compiled.queries,
-        spec: compiled.spec.to_string(),
-    };
-    tell(log, compiled.bytes, interrogation).await?;
+    for (kind, artifact) in [("interrogation", INTERROGATION), ("new_key", NEW_KEY)] {
+        let collect = Collect {
+            artifacts: vec![Wanted::new(artifact)],
+            urgent: true,
+            ..Collect::default()
+        };
+        let compiled = compiler
+            .compile(&collect)
+            .with_context(|| format!("{artifact} does not compile"))?;
+        let announced = Announced {
+            kind,
+            artifacts: compiled.artifacts,
+            queries: compiled.queries,
+            spec: compiled.spec.to_string(),
+        };
+        tell(log, compiled.bytes, announced).await?;
+    }
 
     let table = Table {
         artifacts: WATCHED.map(Wanted::new).into(),

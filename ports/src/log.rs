@@ -226,6 +226,10 @@ pub trait Log: Send + Sync {
     /// How far a declared group is behind, for every partition.
     async fn lag(&self, group: &str, topic: &str) -> Result<Vec<Lag>, LogError>;
 
+    /// Takes the marks of a declared group back to the oldest record that is kept: whoever joins it
+    /// then is given everything again. Refused while the group has members.
+    async fn rewind(&self, group: &str, topic: &str) -> Result<(), LogError>;
+
     /// The number of partitions of a declared topic.
     async fn partitions(&self, topic: &str) -> Result<u32, LogError>;
 }

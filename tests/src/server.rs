@@ -164,12 +164,17 @@ impl Server {
 
     /// `nublar setup`, which must succeed.
     pub async fn set_up(installation: &Installation) {
-        let config = installation.write_config("setup", "");
-        let command = ["setup", "--data"].map(str::to_owned).into_iter();
+        let ended = Self::once(installation, "setup").await;
+        assert!(ended.status.success(), "setup: {}", ended.errors);
+    }
+
+    /// Runs `nublar setup` or `nublar replay` to its end.
+    pub async fn once(installation: &Installation, word: &str) -> Ended {
+        let config = installation.write_config(word, "");
+        let command = [word, "--data"].map(str::to_owned).into_iter();
         let data = installation.data().display().to_string();
         let rest = [data, "--config".to_owned(), config.display().to_string()];
-        let ended = Self::ended(&command.chain(rest).collect::<Vec<_>>()).await;
-        assert!(ended.status.success(), "setup: {}", ended.errors);
+        Self::ended(&command.chain(rest).collect::<Vec<_>>()).await
     }
 
     /// Runs a command of the program to its end.

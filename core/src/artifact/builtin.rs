@@ -17,6 +17,7 @@ files! {
     "Generic.Applications.Chrome.History",
     "Generic.Applications.Firefox.History",
     "Generic.Client.Info",
+    "Generic.Client.Rekey",
     "Generic.Client.Stats",
     "Generic.Client.VQL",
     "Generic.Detection.Yara.Glob",

@@ -51,6 +51,9 @@ pub(super) struct Client {
     pub(super) facts: BTreeMap<String, Facts>,
     #[serde(default)]
     pub(super) interrogation: Option<FlowId>,
+    /// The last flow that was to make a new key.
+    #[serde(default)]
+    pub(super) new_key: Option<FlowId>,
     #[serde(default)]
     pub(super) flows: BTreeMap<FlowId, Flow>,
 }
@@ -70,12 +73,9 @@ impl Client {
             sessions: Sessions::default(),
             facts: BTreeMap::new(),
             interrogation: None,
+            new_key: None,
             flows: BTreeMap::new(),
         }
-    }
-
-    pub(super) fn waits_for_interrogation(&self) -> bool {
-        self.first_seen_us > 0 && self.interrogation.is_none()
     }
 }
 
@@ -123,10 +123,9 @@ impl Fold {
                 }
                 Task::Resolved => {
                     let resumed = flow.resumed.as_ref();
-                    let tell = resumed.and_then(|resumed| {
-                        resumed.to_tell(key, client.generation, id, turn.at_us)
-                    });
-                    tell.into_iter().for_each(|resume| turn.task(resume));
+                    if let Some(resumed) = resumed.filter(|resumed| resumed.is_to_be_told()) {
+                        turn.task(resumed.tell(key, client.generation, id, turn.at_us));
+                    }
                 }
                 Task::Granted | Task::Queued => {}
             }
@@ -147,47 +146,6 @@ impl Fold {
         {
             self.interrogate(turn, key);
         }
-    }
-
-    /// Creates the flow that asks a new client who it is, once somebody has said how.
-    pub(super) fn interrogate(&mut self, turn: &mut Turn, key: &ClientKey) {
-        let Some(announced) = self
-            .interrogation
-            .get(&key.org)
-            .filter(|_| self.config.interrogate)
-        else {
-            return;
-        };
-        let Some(client) = self.clients.get_mut(key) else {
-            return;
-        };
-        let cause = ContentId::of(&[
-            b"interrogation",
-            key.org.as_str().as_bytes(),
-            &key.client.to_bytes(),
-            &client.first_seen_us.to_le_bytes(),
-        ]);
-        let mut tell = [0; 4];
-        tell.copy_from_slice(&cause.as_bytes()[..4]);
-        let id = self
-            .config
-            .keys
-            .flow_id(key, client.generation, turn.at_us, tell);
-        client.interrogation = Some(id.clone());
-        let origin = Origin::Collected {
-            request: announced.request.clone(),
-            queries: announced.queries,
-            urgent: true,
-            execve: false,
-        };
-        let mut flow = Flow::new(origin, turn.version, turn.at_us, self.clock);
-        flow.creator = "nublar".to_owned();
-        flow.artifacts.clone_from(&announced.artifacts);
-        flow.spec.clone_from(&announced.spec);
-        flow.deadline_us = turn.at_us + self.config.interrogation_us;
-        client.flows.insert(id.clone(), flow);
-        turn.touch_flow(key, &id);
-        turn.touch_client(key);
     }
 
     pub(super) fn flow_created(&mut self, turn: &mut Turn, key: &ClientKey, created: &FlowCreated) {

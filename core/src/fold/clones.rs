@@ -223,6 +223,7 @@ impl Fold {
         let body = sessions.conflict();
         let news = documents::conflict(key, generation, since_us, &body, turn.at_us);
         turn.outputs.push(Output::Notify(news.into()));
+        self.give_new_key(turn, key);
         if first {
             Contact::Refused
         } else {

@@ -8,7 +8,8 @@
 //! |---|---|
 //! | `mod` | the state of a partition and the way of one record |
 //! | `addresses` | where a client came from |
-//! | `client` | a client's contact, queue and interrogation |
+//! | `client` | a client's contact, and its queue |
+//! | `own` | flows that nobody asked for: who a new client is, a new key for a clone |
 //! | `flow` | one flow: how its task stands with the agent, and how it ends |
 //! | `lives` | deletions: how one generation of a client ends |
 //! | `reports` | statistics, questions and their answers |
@@ -28,6 +29,7 @@ mod commands;
 mod documents;
 mod flow;
 mod lives;
+mod own;
 mod reports;
 mod restarts;
 mod resumes;
@@ -42,10 +44,9 @@ use crate::ids::{ClientKey, FlowId, OrgId};
 use crate::mac::MacKeys;
 use client::Client;
 use nublar_schemas::records::{
-    Announce, ClientLife, Document, Header, Notifications, RequestRef, Scheduling, Setting, Tasks,
-    Withdraw,
+    ClientLife, Document, Header, Notifications, Scheduling, Setting, Tasks, Withdraw,
 };
-use serde::{Deserialize, Serialize};
+use own::Announced;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
@@ -61,6 +62,8 @@ pub struct FoldConfig {
     pub interrogate: bool,
     /// Tell clients which event queries to run.
     pub monitor: bool,
+    /// Of agents that share one key have one after the other make a new one.
+    pub rekey_clones: bool,
     /// Flows that a client may have at once, urgent ones not counted.
     pub in_flight: usize,
     /// Tasks that a client may have without having answered for them, urgent ones included.
@@ -99,6 +102,7 @@ impl FoldConfig {
             keys,
             interrogate: true,
             monitor: true,
+            rekey_clones: false,
             in_flight: 4,
             unresolved: 16,
             deliveries: 8,
@@ -154,21 +158,13 @@ pub fn version(log_generation: u16, offset: u64) -> u64 {
     (u64::from(log_generation) << 48) | (offset + 1)
 }
 
-/// What the fold may hand out by itself.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-struct Announced {
-    request: RequestRef,
-    artifacts: Vec<String>,
-    queries: i32,
-    spec: String,
-}
-
 /// The state of one partition. See the [module](self).
 #[derive(Debug)]
 pub struct Fold {
     config: Arc<FoldConfig>,
     clients: BTreeMap<ClientKey, Client>,
     interrogation: BTreeMap<OrgId, Announced>,
+    new_key: BTreeMap<OrgId, Announced>,
     tables: BTreeMap<OrgId, tables::Table>,
     settings: BTreeMap<(OrgId, String), i64>,
     /// Flows that have not ended, or for which the agent has not answered.
@@ -233,6 +229,7 @@ impl Fold {
             config,
             clients: BTreeMap::new(),
             interrogation: BTreeMap::new(),
+            new_key: BTreeMap::new(),
             tables: BTreeMap::new(),
             settings: BTreeMap::new(),
             open: BTreeSet::new(),
@@ -311,38 +308,6 @@ impl Fold {
             Scheduling::Command(_) | Scheduling::Announce(_) | Scheduling::Tick(_) => {}
         }
         self.pump(turn, key);
-    }
-
-    fn announce(&mut self, turn: &mut Turn, announce: &Announce) {
-        let Ok(org) = announce.header.org.parse::<OrgId>() else {
-            self.ignored += 1;
-            return;
-        };
-        match announce.kind.as_str() {
-            "interrogation" => {}
-            "event_table" => return self.table_announced(turn, &org, announce),
-            _ => {
-                self.ignored += 1;
-                return;
-            }
-        }
-        let announced = Announced {
-            request: announce.request.clone(),
-            artifacts: announce.artifacts.clone(),
-            queries: announce.queries,
-            spec: announce.spec.clone(),
-        };
-        self.interrogation.insert(org.clone(), announced);
-        let waiting: Vec<_> = self
-            .clients
-            .iter()
-            .filter(|(key, client)| key.org == org && client.waits_for_interrogation())
-            .map(|(key, _)| key.clone())
-            .collect();
-        for key in waiting {
-            self.interrogate(turn, &key);
-            self.pump(turn, &key);
-        }
     }
 
     /// Ends a turn: flows that ended are announced, documents of all that was touched are put out.

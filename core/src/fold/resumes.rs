@@ -62,19 +62,18 @@ impl Resumed {
         })
     }
 
-    /// The record that tells the agent, if it is still to be told.
-    pub(super) fn to_tell(
-        &self,
-        key: &ClientKey,
-        generation: i64,
-        id: &FlowId,
-        at_us: i64,
-    ) -> Option<Resume> {
-        (self.stage == Stage::Asked).then(|| Resume {
+    /// Whether the agent has not said that it has it.
+    pub(super) fn is_to_be_told(&self) -> bool {
+        self.stage == Stage::Asked
+    }
+
+    /// The record that tells the agent.
+    pub(super) fn tell(&self, key: &ClientKey, generation: i64, id: &FlowId, at_us: i64) -> Resume {
+        Resume {
             header: header(key, generation, at_us),
             flow_id: id.to_string(),
             request: self.wanted.request.clone(),
-        })
+        }
     }
 }
 
@@ -126,9 +125,7 @@ impl Fold {
             stage: Stage::Asked,
             error: String::new(),
         };
-        if let Some(resume) = resumed.to_tell(&key, generation, &id, turn.at_us) {
-            turn.task(resume);
-        }
+        turn.task(resumed.tell(&key, generation, &id, turn.at_us));
         flow.resumed = Some(resumed);
         turn.touch_flow(&key, &id);
         Ok(String::new())

@@ -27,6 +27,8 @@ struct Body {
     clients: Vec<(ClientKey, Client)>,
     interrogation: Vec<(OrgId, Announced)>,
     #[serde(default)]
+    new_key: Vec<(OrgId, Announced)>,
+    #[serde(default)]
     tables: Vec<(OrgId, Table)>,
     settings: Vec<(OrgId, String, i64)>,
     clock: u64,
@@ -47,11 +49,8 @@ impl Fold {
                 .iter()
                 .map(|(key, client)| (key.clone(), client.clone()))
                 .collect(),
-            interrogation: self
-                .interrogation
-                .iter()
-                .map(|(org, what)| (org.clone(), what.clone()))
-                .collect(),
+            interrogation: self.interrogation.clone().into_iter().collect(),
+            new_key: self.new_key.clone().into_iter().collect(),
             tables: self
                 .tables
                 .iter()
@@ -93,6 +92,7 @@ impl Fold {
             config,
             clients,
             interrogation: body.interrogation.into_iter().collect(),
+            new_key: body.new_key.into_iter().collect(),
             tables: body.tables.into_iter().collect(),
             settings: body
                 .settings

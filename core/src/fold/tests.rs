@@ -7,8 +7,8 @@ use crate::ids::ClientKey;
 use crate::mac::MacKey;
 use nublar_schemas::agent::{FlowStats, VeloStatus, velo_status::ReturnedStatus};
 use nublar_schemas::records::{
-    Announce, AskPair, CheckIn, Claim, Command, FactsSet, FlowCreated, FlowStatsSeen,
-    Notifications, SeenStats, Stored, Tasks, Tick, Unsent, Unsure,
+    Announce, AskPair, CheckIn, Claim, Command, FactsSet, FlowCreated, FlowStatsSeen, RequestRef,
+    SeenStats, Stored, Tasks, Tick, Unsent, Unsure,
 };
 use prost::Message;
 use serde_json::Value;

@@ -142,6 +142,10 @@ impl Log for FaultyLog {
         self.inner.lag(group, topic).await
     }
 
+    async fn rewind(&self, group: &str, topic: &str) -> Result<(), LogError> {
+        self.inner.rewind(group, topic).await
+    }
+
     async fn partitions(&self, topic: &str) -> Result<u32, LogError> {
         self.inner.partitions(topic).await
     }

@@ -1,10 +1,11 @@
 //! The foreman's fold over the topics of a test: decisions without a foreman.
 
 use super::{Deployment, PARTITIONS, mac};
+use bytes::Bytes;
 use nublar_core::fold::{Fold, FoldConfig, Output, version};
 use nublar_ports::Log as _;
 use nublar_ports::log::{From, TailEvent};
-use nublar_schemas::records::{Notifications, Scheduling};
+use nublar_schemas::records::{Announce, Header, Notifications, RequestRef, Scheduling};
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 use tokio::task::JoinHandle;
@@ -36,6 +37,24 @@ impl Drop for Folding {
 }
 
 impl Deployment {
+    /// Tells every partition of a request that the fold may hand out by itself.
+    pub(crate) async fn announce(&self, kind: &str, request: RequestRef) {
+        let announce = Scheduling::from(Announce {
+            header: Header::default(),
+            kind: kind.to_owned(),
+            request,
+            artifacts: Vec::new(),
+            queries: 1,
+            spec: "{}".to_owned(),
+        });
+        let value = Bytes::from(announce.encode().unwrap());
+        for partition in 0..PARTITIONS {
+            let log = self.log.inner();
+            let append = log.append("scheduling", partition, Bytes::new(), value.clone());
+            append.await.unwrap();
+        }
+    }
+
     /// Folds `scheduling`, and appends what is for frontends.
     pub(crate) fn fold(&self, change: impl FnOnce(&mut FoldConfig)) -> Folding {
         let mut config = FoldConfig::new(mac());

@@ -153,6 +153,13 @@ impl Deployment {
         .await;
     }
 
+    /// How many claims for the client were recorded.
+    pub(crate) async fn claims_of(&self, client: &ClientKey) -> usize {
+        let client = client.client.to_string();
+        let of = |record: &&Scheduling| matches!(record, Scheduling::Claim(claim) if claim.header.client == client);
+        self.scheduling().await.iter().filter(of).count()
+    }
+
     /// How many check-ins of the client were recorded.
     pub(crate) async fn check_ins(&self, client: &ClientKey) -> usize {
         let client = client.client.to_string();

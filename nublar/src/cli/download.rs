@@ -1,13 +1,14 @@
 //! Fetching an upload: an answer that is cut off is gone on with where it stopped.
 
 use super::rest::{Rest, said};
+use super::tools::step;
 use anyhow::{Context, Result, bail};
 use aws_lc_rs::digest;
 use nublar_core::ids::hex;
 use reqwest::header::{CONTENT_RANGE, ETAG, IF_RANGE, RANGE};
 use reqwest::{Method, Response, StatusCode};
 use serde_json::Value;
-use std::fs::File;
+use std::fs::OpenOptions;
 use std::io::{Seek, SeekFrom, Write};
 use std::path::Path;
 use std::time::Duration;
@@ -125,8 +126,9 @@ pub(super) struct Written {
 }
 
 /// Fetches an upload into a file, which has a name of its own until it is whole, so that a part is
-/// never taken for it. The holes of a sparse file, which are given as `ranges` with the file's
-/// size, are not fetched and take no room.
+/// never taken for it; a part that is there is gone on with, if a hash can tell whether it was one.
+/// The holes of a sparse file, which are given as `ranges` with the file's size, are not fetched
+/// and take no room.
 pub(super) async fn into_file(
     rest: &Rest,
     path: String,
@@ -136,12 +138,35 @@ pub(super) async fn into_file(
 ) -> Result<Written> {
     let draft = file.with_added_extension("part");
     let unwritten = || format!("cannot write {}", draft.display());
-    let mut drafted = File::create(&draft).with_context(unwritten)?;
-    let mut context = digest::Context::new(&digest::SHA256);
     let mut places = holes.map(Places::read).transpose()?;
-    let mut download = Download::new(rest, path, 0, None);
+    let may_go_on = places.is_none() && !expected.is_empty();
+    let mut context = digest::Context::new(&digest::SHA256);
+    let mut options = OpenOptions::new();
+    let options = options
+        .read(true)
+        .write(true)
+        .create(true)
+        .truncate(!may_go_on);
+    let mut drafted = options.open(&draft).with_context(unwritten)?;
     let mut size = 0;
-    while let Some(bytes) = download.next().await? {
+    while let Some(read) = step(&mut drafted).with_context(unwritten)? {
+        context.update(&read);
+        size += read.len() as u64;
+    }
+    let is_whole = size > 0 && hex(context.clone().finish().as_ref()) == expected;
+    let mut download = Download::new(rest, path.clone(), size, is_whole.then_some(0));
+    let mut first = download.next().await;
+    let is_refused = |error: &anyhow::Error| !Rest::is_lost(error) || error.is::<Changed>();
+    if size > 0 && first.as_ref().is_err_and(is_refused) {
+        // It was no part of this file.
+        drafted.set_len(0).with_context(unwritten)?;
+        drafted.rewind().with_context(unwritten)?;
+        (context, size) = (digest::Context::new(&digest::SHA256), 0);
+        download = Download::new(rest, path, 0, None);
+        first = download.next().await;
+    }
+    let mut next = first?;
+    while let Some(bytes) = next {
         context.update(&bytes);
         match &mut places {
             None => drafted.write_all(&bytes).with_context(unwritten)?,
@@ -150,6 +175,7 @@ pub(super) async fn into_file(
                 .with_context(unwritten)?,
         }
         size += bytes.len() as u64;
+        next = download.next().await?;
     }
     if let Some(places) = &places {
         size = places.size;
@@ -158,10 +184,12 @@ pub(super) async fn into_file(
     drafted.sync_all().with_context(unwritten)?;
     let sha256 = hex(context.finish().as_ref());
     if !expected.is_empty() && expected != sha256 {
+        let wrong = file.with_added_extension("wrong");
+        std::fs::rename(&draft, &wrong).with_context(unwritten)?;
         bail!(
             "{} has the hash {sha256} and not {expected}; it is kept as {}",
             file.display(),
-            draft.display()
+            wrong.display()
         );
     }
     std::fs::rename(&draft, file)

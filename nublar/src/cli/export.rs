@@ -9,7 +9,8 @@
 //! SHA256SUMS           the same hashes, for `sha256sum -c`
 //! ```
 //! Files have names of ours: what agents call theirs stands in the manifest alone. A line is added
-//! when its file is whole, so an export that was broken off goes on with what is missing.
+//! when its file is whole, so an export that was broken off goes on with what is missing, and
+//! within a file behind what is there of it.
 
 use super::OfFlow;
 use super::download::into_file;
@@ -19,7 +20,7 @@ use super::rest::{Rest, escaped};
 use super::results::CUT;
 use super::table::shown;
 use super::times::size;
-use super::tools::hash;
+use super::tools::{hash, step};
 use super::uploads;
 use anyhow::{Context, Result};
 use aws_lc_rs::digest;
@@ -183,26 +184,13 @@ impl Folder {
         let path = self.to.join(file);
         let draft = path.with_added_extension("part");
         let unwritten = || format!("cannot write {}", draft.display());
-        let mut written = Lines {
-            file: File::create(&draft).with_context(unwritten)?,
-            whole: 0,
-            rows: 0,
-        };
-        let mut failures = 0;
-        loop {
-            let before = written.rows;
-            match written.fetch(rest, source).await {
-                Ok(()) => break,
-                Err(error) if Rest::is_lost(&error) && failures < TRIES => {
-                    failures = if written.rows > before {
-                        0
-                    } else {
-                        failures + 1
-                    };
-                    sleep(PAUSE).await;
-                }
-                Err(error) => return Err(error),
-            }
+        let mut written = Lines::left(&draft).with_context(unwritten)?;
+        let goes_on = written.rows > 0;
+        written.fetch_all(rest, source).await?;
+        if goes_on && written.rows != number(&what, "rows") {
+            // What was there is of another time.
+            (written.whole, written.rows) = (0, 0);
+            written.fetch_all(rest, source).await?;
         }
         written.file.sync_all().with_context(unwritten)?;
         let (sha256, _) = hash(&draft).with_context(unwritten)?;
@@ -267,7 +255,42 @@ struct Lines {
 }
 
 impl Lines {
-    /// Fetches what is not there yet.
+    /// What an earlier export has left of a file: its whole lines.
+    fn left(draft: &Path) -> std::io::Result<Self> {
+        let mut options = OpenOptions::new();
+        let options = options.read(true).write(true).create(true).truncate(false);
+        let mut left = Self {
+            file: options.open(draft)?,
+            whole: 0,
+            rows: 0,
+        };
+        let mut at = 0;
+        while let Some(read) = step(&mut left.file)? {
+            if let Some(last) = read.iter().rposition(|byte| *byte == b'\n') {
+                left.whole = at + last as u64 + 1;
+                left.rows += read.iter().filter(|byte| **byte == b'\n').count() as u64;
+            }
+            at += read.len() as u64;
+        }
+        Ok(left)
+    }
+
+    /// Fetches what is not there yet, however often the answer is cut off.
+    async fn fetch_all(&mut self, rest: &Rest, source: &str) -> Result<()> {
+        let mut failures = 0;
+        loop {
+            let before = self.rows;
+            match self.fetch(rest, source).await {
+                Err(error) if Rest::is_lost(&error) && failures < TRIES => {
+                    failures = if self.rows > before { 0 } else { failures + 1 };
+                    sleep(PAUSE).await;
+                }
+                fetched => return fetched,
+            }
+        }
+    }
+
+    /// Fetches what is not there yet, as far as one answer goes.
     async fn fetch(&mut self, rest: &Rest, source: &str) -> Result<()> {
         self.file.set_len(self.whole)?;
         self.file.seek(SeekFrom::Start(self.whole))?;

@@ -23,7 +23,7 @@ mod results;
 mod shell;
 mod table;
 mod target;
-mod times;
+pub(crate) mod times;
 mod tools;
 mod topics;
 mod uploads;

@@ -28,7 +28,7 @@ fn civil(day: i64) -> (i64, i64, i64) {
 }
 
 /// A duration: `0.3 s`, `42 s`, `3 min 5 s`, `2 h 7 min`, `3 d 4 h`.
-pub(super) fn duration(seconds: f64) -> String {
+pub(crate) fn duration(seconds: f64) -> String {
     if seconds < 10.0 {
         return format!("{seconds:.1} s");
     }

@@ -123,11 +123,8 @@ async fn add(
     );
     let source = File::open(file).with_context(unreadable)?;
     let steps = stream::unfold(source, |mut source| async move {
-        match step(&mut source) {
-            Ok(step) if step.is_empty() => None,
-            Ok(step) => Some((Ok(step), source)),
-            Err(error) => Some((Err(error), source)),
-        }
+        let step = step(&mut source).transpose()?;
+        Some((step, source))
     });
     let rest = rest.unhurried()?;
     let request = rest.request(Method::PUT, &path);
@@ -205,11 +202,12 @@ async fn fetch(
     add(rest, out, (name, version), file.path(), Some(filename)).await
 }
 
-fn step(file: &mut File) -> std::io::Result<Bytes> {
+/// The next bytes of a file, none at its end.
+pub(super) fn step(file: &mut File) -> std::io::Result<Option<Bytes>> {
     let mut step = vec![0; STEP];
     let read = file.read(&mut step)?;
     step.truncate(read);
-    Ok(step.into())
+    Ok((read > 0).then(|| step.into()))
 }
 
 /// SHA-256 of a file in hex, and its length.
@@ -217,11 +215,7 @@ pub(super) fn hash(file: &Path) -> std::io::Result<(String, u64)> {
     let mut file = File::open(file)?;
     let mut context = digest::Context::new(&digest::SHA256);
     let mut length = 0;
-    loop {
-        let step = step(&mut file)?;
-        if step.is_empty() {
-            break;
-        }
+    while let Some(step) = step(&mut file)? {
         length += step.len() as u64;
         context.update(&step);
     }

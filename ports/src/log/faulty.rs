@@ -218,6 +218,11 @@ impl<L: Log> Log for FaultyLog<L> {
         self.inner.lag(group, topic).await
     }
 
+    async fn rewind(&self, group: &str, topic: &str) -> Result<(), LogError> {
+        self.faults.check_read(topic).await?;
+        self.inner.rewind(group, topic).await
+    }
+
     async fn partitions(&self, topic: &str) -> Result<u32, LogError> {
         self.inner.partitions(topic).await
     }

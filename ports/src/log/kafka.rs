@@ -301,6 +301,11 @@ impl Log for KafkaLog {
         blocking(move || lag::lag(&inner, &group, &topic)).await
     }
 
+    async fn rewind(&self, group: &str, topic: &str) -> Result<(), LogError> {
+        let (inner, group, topic) = (self.inner.clone(), group.to_owned(), topic.to_owned());
+        blocking(move || declare::rewind(&inner, &group, &topic)).await
+    }
+
     async fn partitions(&self, topic: &str) -> Result<u32, LogError> {
         let (inner, topic) = (self.inner.clone(), topic.to_owned());
         blocking(move || inner.partition_count(&topic)).await

@@ -235,6 +235,25 @@ pub(super) fn cursor(
     }
 }
 
+/// Takes the group's marks back to what is kept.
+pub(super) async fn rewind(store: Arc<dyn Store>, group: &str) -> Result<(), LogError> {
+    let earliest = store.earliest().offsets;
+    let topic = &store.info().name;
+    if !store.groups().find(group, topic)?.rewind(&earliest) {
+        return Err(has_members(group, topic));
+    }
+    tokio::task::spawn_blocking(move || store.save_marks())
+        .await
+        .map_err(|error| LogError::Unavailable(format!("saving marks ended: {error}")))?
+}
+
+/// The refusal to move the marks of a group that is at work.
+pub(super) fn has_members(group: &str, topic: &str) -> LogError {
+    LogError::Refused(format!(
+        "group {group} of topic {topic} has members: stop the processes that read it first"
+    ))
+}
+
 /// How far the group is behind.
 pub(super) async fn lag(
     store: Arc<dyn Store>,

@@ -329,6 +329,10 @@ impl Log for MemoryLog {
         local::lag(self.topic(topic)?, group, (self.inner.clock)()).await
     }
 
+    async fn rewind(&self, group: &str, topic: &str) -> Result<(), LogError> {
+        local::rewind(self.topic(topic)?, group).await
+    }
+
     async fn partitions(&self, topic: &str) -> Result<u32, LogError> {
         Ok(self.topic(topic)?.info.partitions)
     }

@@ -430,6 +430,10 @@ impl Log for SegmentsLog {
         local::lag(self.inner.topic(topic)?, group, local::wall_us()).await
     }
 
+    async fn rewind(&self, group: &str, topic: &str) -> Result<(), LogError> {
+        local::rewind(self.inner.topic(topic)?, group).await
+    }
+
     async fn partitions(&self, topic: &str) -> Result<u32, LogError> {
         Ok(self.inner.topic(topic)?.info.partitions)
     }

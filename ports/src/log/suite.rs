@@ -13,7 +13,7 @@ pub mod retention;
 pub mod tails;
 
 use super::{
-    Group, GroupEvent, Log, LogError, Position, Record, Retention, Tail, TailEvent, TopicSpec,
+    Group, GroupEvent, Lag, Log, LogError, Position, Record, Retention, Tail, TailEvent, TopicSpec,
 };
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -81,7 +81,8 @@ macro_rules! log_suite {
                 unmarked_is_given_again, partitions_move_with_new_epochs,
                 a_leaver_is_replaced, paused_partitions_wait,
                 a_pause_ends_with_the_ownership, lag_is_told,
-                groups_are_independent, new_groups_start_at_the_earliest;
+                groups_are_independent, new_groups_start_at_the_earliest,
+                a_rewound_group_is_given_everything_again;
             compaction: the_newest_of_each_key_stays, compaction_under_readers,
                 a_key_is_needed;
             retention: unmarked_records_stay, marked_records_go,

@@ -186,9 +186,46 @@ async fn names_that_mean_harm_and_links_that_break_cost_nothing() {
         .find(|entry| entry["kind"] == "upload")
         .unwrap();
     assert_eq!(upload["path"], harm);
-    assert_eq!(
-        std::fs::read(folder.join(upload["file"].as_str().unwrap())).unwrap(),
-        b"content"
+    let file = folder.join(upload["file"].as_str().unwrap());
+    assert_eq!(std::fs::read(&file).unwrap(), b"content");
+
+    // Killed within a file: what is there of it is not fetched again; what is there of another
+    // time, or is more than there can be, is.
+    let rows_file = folder.join("results/01-..-Rows-...jsonl");
+    let again = || {
+        let to = folder.display().to_string();
+        let words = ["export", agent.client(), FLOW, "--to", &to];
+        server.order(&installation, &words);
+        assert_sound(&folder);
+        assert_eq!(std::fs::read(&file).unwrap(), b"content");
+        assert!(std::fs::read_to_string(&rows_file).unwrap() == rows);
+    };
+    let part = |file: &Path, content: &[u8]| {
+        std::fs::remove_file(file).unwrap();
+        std::fs::write(file.with_added_extension("part"), content).unwrap();
+    };
+    for (of_file, of_rows) in [
+        (&b"cont"[..], &rows.as_bytes()[..rows.len() / 2]),
+        (b"content", rows.as_bytes()),
+        (b"content and more", &[rows.as_bytes(), b"{}\n"].concat()),
+        (b"", b"{\"pad\":"),
+    ] {
+        part(&file, of_file);
+        part(&rows_file, of_rows);
+        again();
+    }
+    part(&file, b"anot");
+    part(&rows_file, b"");
+    let to = folder.display().to_string();
+    let mut export = Command::new(program());
+    let export = export.args(["export", agent.client(), FLOW, "--to", &to, "--data"]);
+    let refused = export.arg(installation.data()).output().unwrap();
+    let said = String::from_utf8_lossy(&refused.stderr).into_owned();
+    assert!(
+        !refused.status.success() && said.contains(".wrong"),
+        "{said}"
     );
+    std::fs::remove_file(file.with_added_extension("wrong")).unwrap();
+    again();
     server.stop().await;
 }

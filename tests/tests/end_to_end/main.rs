@@ -20,6 +20,7 @@ mod many;
 mod orders;
 mod puppet;
 mod real_services;
+mod rebuilt;
 mod refusals;
 mod secrets;
 mod services_late;

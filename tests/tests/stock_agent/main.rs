@@ -14,5 +14,6 @@ mod bench;
 mod deployment;
 mod direct;
 mod life;
+mod restarts;
 mod resumed;
 mod takeover;

@@ -270,3 +270,36 @@ fn a_snapshot_knows_who_takes_turns() {
         1
     );
 }
+
+#[test]
+fn one_after_the_other_makes_a_new_key_if_people_want_it() {
+    let (one, two) = (("fe-1", "10.0.0.1"), ("fe-2", "10.0.0.2"));
+    for wanted in [false, true] {
+        let mut b = Bench::new();
+        let mut config = (*b.fold.config).clone();
+        config.rekey_clones = wanted;
+        b = Bench::with(config);
+        b.apply(announce("new_key"));
+        let refused = until_refused(&mut b, one, two);
+        let told = offers(&refused);
+        assert_eq!(told.len(), usize::from(wanted));
+        let Some((flow, _)) = told.first() else {
+            continue;
+        };
+        // It is given to whoever polls, once, while it is under way not another one.
+        b.claim(flow, 1, 1);
+        b.at_us += 61_000_000;
+        b.check_in_at(two.0, two.1, b"s2");
+        assert_eq!(conflicts(&b.check_in_at(one.0, one.1, b"s1")).len(), 1);
+        assert_eq!(b.fold.clients[&Bench::key()].flows.len(), 1);
+        b.stats(&[(flow, false, done(0, 0))]);
+        b.at_us += 61_000_000;
+        b.check_in_at(two.0, two.1, b"s2");
+        let again = b.check_in_at(one.0, one.1, b"s1");
+        assert_eq!(offers(&again).len(), 1, "another one of them");
+        // A snapshot knows what was announced.
+        let state = b.fold.snapshot().unwrap();
+        let restored = Fold::restore(b.fold.config.clone(), LOGIC, &state).unwrap();
+        assert_eq!(restored.new_key, b.fold.new_key);
+    }
+}

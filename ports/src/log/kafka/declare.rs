@@ -1,7 +1,9 @@
 //! Declaring topics: making them, keeping their settings, and writing the first offsets of groups.
 
+use super::super::local::has_members;
 use super::super::{LogError, Retention, TopicSpec};
 use super::client::{ANSWER, blocking, create, list};
+use super::group::undeclared;
 use super::health::{Health, code_of};
 use super::{Inner, Known, MAX_BATCH, kafka_partition};
 use rdkafka::Offset;
@@ -328,6 +330,30 @@ fn begin(inner: &Inner, topic: &TopicSpec, group: &str) -> Result<(), LogError> 
             &error,
         )),
     }
+}
+
+/// See [`Log::rewind`](super::Log::rewind). Blocks.
+pub(super) fn rewind(inner: &Inner, group: &str, topic: &str) -> Result<(), LogError> {
+    let kafka_topic = inner.config.kafka_topic(topic);
+    let kafka_group = inner.config.kafka_group(group, topic);
+    let all: Vec<u32> = (0..inner.partition_count(topic)?).collect();
+    let committed = inner.clients.committed(&kafka_group, &kafka_topic, &all)?;
+    if committed.iter().any(Option::is_none) {
+        return Err(undeclared(&kafka_group));
+    }
+    let earliest = inner.clients.earliest(&kafka_topic, &all)?;
+    // Offsets from outside a group are taken while it has no members.
+    commit(inner, &kafka_group, &kafka_topic, &all, &earliest).map_err(|error| {
+        match code_of(&error) {
+            Some(Code::UnknownMemberId | Code::IllegalGeneration | Code::RebalanceInProgress) => {
+                has_members(group, topic)
+            }
+            _ => {
+                let doing = format!("take back the offsets of group {kafka_group}");
+                inner.clients.health().explain(&doing, &error)
+            }
+        }
+    })
 }
 
 fn commit(

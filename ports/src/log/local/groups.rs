@@ -177,6 +177,17 @@ impl GroupCell {
         }
         Ok(())
     }
+
+    /// Takes the marks back to these. False, and nothing is done, while there are members.
+    pub(crate) fn rewind(&self, marks: &[u64]) -> bool {
+        let mut state = lock(&self.state);
+        if !state.members.is_empty() {
+            return false;
+        }
+        state.marks = marks.to_vec();
+        self.changes.fetch_add(1, Ordering::Release);
+        true
+    }
 }
 
 impl State {

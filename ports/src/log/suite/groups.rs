@@ -275,3 +275,49 @@ pub async fn new_groups_start_at_the_earliest(factory: &dyn Factory) {
         );
     }
 }
+
+pub async fn a_rewound_group_is_given_everything_again(factory: &dyn Factory) {
+    let (mut subject, topic) = with_topic(factory, 2, &["g", "other"]).await;
+    let log = subject.log();
+    for partition in 0..2 {
+        fill(log.as_ref(), &topic, partition, 0, 10).await;
+    }
+    let drain = async |log: Arc<dyn Log>, name: &str, count: usize| {
+        let mut group = within(log.group(name, &topic)).await.unwrap();
+        let mut ownership = Ownership::default();
+        for _ in 0..count {
+            let record = next_owned(&mut group, &mut ownership).await;
+            let epoch = ownership.epochs[&record.partition];
+            let next = record.position.after();
+            group.mark(record.partition, epoch, next).unwrap();
+        }
+        within(group.flush()).await.unwrap();
+        group
+    };
+    let at_work = drain(log.clone(), "g", 20).await;
+    drop(drain(log.clone(), "other", 20).await);
+    let refused = within(log.rewind("g", &topic)).await;
+    assert!(is_refused(&refused), "{refused:?}");
+    assert!(is_refused(&within(log.rewind("nobody", &topic)).await));
+    drop(at_work);
+    // A member may be gone a little later than it left.
+    let mut rewound = within(log.rewind("g", &topic)).await;
+    for _ in 0..100 {
+        if rewound.is_ok() {
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(200)).await;
+        rewound = within(log.rewind("g", &topic)).await;
+    }
+    rewound.unwrap();
+    drop(log);
+    subject.restart().await;
+    let log = subject.log();
+    let left = |lags: Vec<Lag>| -> u64 {
+        let left = lags.iter().map(|lag| lag.end.offset - lag.mark.offset);
+        left.sum()
+    };
+    assert_eq!(left(within(log.lag("g", &topic)).await.unwrap()), 20);
+    assert_eq!(left(within(log.lag("other", &topic)).await.unwrap()), 0);
+    drain(log, "g", 20).await;
+}
