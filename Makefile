@@ -4,12 +4,13 @@
 # make ledger  a large fleet on a bad network while the server is killed: is all of it there, once?
 # make soak    work without end for an hour, or MINUTES=N: does the server keep its size?
 # make bench   what the parts cost on this machine
-# make packs DIR=FOLDER   load and compile every artifact of a folder, print and read back its VQL
+# make packs DIR=FOLDER [AGENT=PATH]   load and compile every artifact of a folder, print and read back
+#              its VQL; have a stock agent run twenty of them
 # make fuzz    each parser that hostile bytes reach, ten minutes each; SECONDS_EACH=N, SEED=N
 # make outages  every outage in its whole length, 20 minutes
 # make uploads   a file of 5 GB, sparse ones, a thousand small ones, while the server is killed; 11 GB of disk
 # make agent-test AGENT=PATH[:PATH…]   stock agents' lives, over every scheme, on real services,
-#              behind nginx and HAProxy where these are installed, and taken over from stock servers
+#              behind nginx, HAProxy and Envoy, and taken over from stock servers
 #
 # On Debian they install what is missing when root, else they say what to install. Rust comes
 # from rustup. What is fetched for the tests is kept in $NUBLAR_CACHE or ~/.cache/nublar.
@@ -32,7 +33,7 @@ packages:
 # balancers.
 packages-test: packages
 	@deploy/packages curl:curl javac:default-jdk-headless mvn:maven go:golang-go \
-	    nginx libnginx-mod-stream haproxy
+	    nginx libnginx-mod-stream haproxy pip3:python3-pip
 
 run: packages
 	@cargo build -p nublar
@@ -52,9 +53,15 @@ tests/services/services start "$$dir"
 export NUBLAR_TEST_SERVICES=$$dir/services.env
 endef
 
+# Not for every processor: without it its tests say that they did not run.
+define with_envoy
+envoy=$$(tests/services/envoy) && export NUBLAR_ENVOY=$$envoy || echo "without envoy" >&2
+endef
+
 test: packages-test
 	@cargo build --workspace --bins --tests
 	$(with_services)
+	$(with_envoy)
 	cargo test --workspace --no-fail-fast $(ARGS)
 
 check: packages
@@ -87,8 +94,10 @@ bench: packages-test
 	echo "== fleet"; "$(TARGET)/release/examples/fleet"
 
 packs: packages
-	@[[ -n "$(DIR)" ]] || { echo "usage: make packs DIR=FOLDER" >&2; exit 1; }
+	@[[ -n "$(DIR)" ]] || { echo "usage: make packs DIR=FOLDER [AGENT=PATH]" >&2; exit 1; }
 	cargo run -q --release -p nublar-core --example artifact_check -- "$(DIR)"
+	[[ -z "$(AGENT)" ]] || NUBLAR_AGENT="$$(realpath "$(AGENT)")" NUBLAR_ARTIFACTS="$$(realpath "$(DIR)")" \
+	    cargo test --workspace --test stock_agent -- --nocapture artifacts_give_rows
 
 # The log and the objects each hold everything; NUBLAR_SEED=N chooses other moments to kill and cut.
 uploads: packages
@@ -104,6 +113,7 @@ agent-test: packages-test
 	    { echo "usage: make agent-test AGENT=PATH[:PATH…], executables" >&2; exit 1; }
 	cargo build --workspace --bins --tests
 	$(with_services)
+	$(with_envoy)
 	export NUBLAR_AGENT=$$(IFS=:; echo "$${agents[*]}")
 	cargo test --workspace --test stock_agent -- --nocapture --test-threads 1
 

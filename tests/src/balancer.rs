@@ -17,6 +17,8 @@ pub enum Kind {
     Nginx,
     /// HAProxy.
     Haproxy,
+    /// Envoy.
+    Envoy,
 }
 
 /// Who ends an agent's TLS.
@@ -52,7 +54,14 @@ impl Kind {
         match self {
             Self::Nginx => "nginx",
             Self::Haproxy => "haproxy",
+            Self::Envoy => "envoy",
         }
+    }
+
+    /// Whether it tells the server of an agent on this machine that it is at 127.0.0.1. Envoy puts
+    /// another address of the machine into `X-Forwarded-For`.
+    pub fn tells_loopback(self, tls: Tls) -> bool {
+        (self, tls) != (Self::Envoy, Tls::Ended)
     }
 
     /// Whether it can be run here; a note where it is not installed.
@@ -60,10 +69,13 @@ impl Kind {
         self.program().is_some()
     }
 
-    /// The program.
+    /// The program; Envoy's is where `tests/services/envoy` has put it.
     fn program(self) -> Option<PathBuf> {
         let path = std::env::var_os("PATH").unwrap_or_default();
+        let own = std::env::var_os("NUBLAR_ENVOY").map(PathBuf::from);
+        let own = own.and_then(|program| program.parent().map(Path::to_owned));
         let folders = std::env::split_paths(&path).chain([PathBuf::from("/usr/sbin")]);
+        let folders = folders.chain(own);
         let mut programs = folders.map(|folder| folder.join(self.name()));
         let program = programs.find(|program| program.is_file());
         if program.is_none() {
@@ -82,6 +94,13 @@ impl Text {
     fn read(kind: Kind, file: &str) -> Self {
         let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../deploy");
         Self(std::fs::read_to_string(folder.join(kind.name()).join(file)).unwrap())
+    }
+
+    /// Leaves out what stands from one text on to another, which both must be there.
+    pub fn without(self, from: &str, to: &str) -> Self {
+        let start = self.0.find(from).unwrap();
+        let end = start + self.0[start..].find(to).unwrap();
+        Self(format!("{}{}", &self.0[..start], &self.0[end..]))
     }
 
     /// Puts one text in the place of another, which must be there.
@@ -133,6 +152,33 @@ impl Balancer {
             (Kind::Haproxy, Tls::Carried) => {
                 Text::read(kind, "passthrough.cfg").with(&own(8000), &from)
             }
+            (Kind::Envoy, tls) => {
+                let (host, port) = listener.rsplit_once(':').unwrap();
+                let place =
+                    |host: &str, port: &str| format!("{{ address: {host}, port_value: {port} }}");
+                let source = format!(
+                    "upstream_bind_config: {{ source_address: {} }}",
+                    place(FROM, "0")
+                );
+                let ended = tls == Tls::Ended;
+                let (file, usual) = if ended {
+                    ("terminate.yaml", "8001")
+                } else {
+                    ("passthrough.yaml", "8000")
+                };
+                let text = Text::read(kind, file)
+                    .with(&place("127.0.0.1", usual), &place(host, port))
+                    .with(
+                        "connect_timeout: 5s",
+                        &format!("connect_timeout: 5s\n    {source}"),
+                    );
+                if ended {
+                    text.with("/etc/envoy/nublar.pem", &installation.keep(certificate))
+                        .with("/etc/envoy/nublar.key", &installation.keep(key))
+                } else {
+                    text
+                }
+            }
         };
         Self::start(kind, installation, change(text)).await
     }
@@ -143,7 +189,8 @@ impl Balancer {
         let address = free_port();
         let name = format!("{}-{}", kind.name(), address.port());
         let file = |end: &str| installation.beside(&format!("{name}.{end}"));
-        let (config, log) = (file("conf"), file("log"));
+        let end = if kind == Kind::Envoy { "yaml" } else { "conf" };
+        let (config, log) = (file(end), file("log"));
         let mut command = Command::new(program);
         let text = match kind {
             Kind::Nginx => {
@@ -156,6 +203,13 @@ impl Balancer {
                 let text = text.with("bind :443", &format!("bind {address}"));
                 text.with("    user haproxy\n    group haproxy\n", "").0
             }
+            Kind::Envoy => {
+                let quiet = ["--disable-hot-restart", "--concurrency", "1", "-l", "warn"];
+                command.args(quiet).arg("-c");
+                let everywhere = "address: 0.0.0.0, port_value: 443";
+                let here = format!("address: {}, port_value: {}", address.ip(), address.port());
+                text.with(everywhere, &here).0
+            }
         };
         std::fs::write(&config, text).unwrap();
         let output = std::fs::File::create(file("out")).unwrap();
@@ -164,7 +218,7 @@ impl Balancer {
         let process = command.spawn().unwrap();
         let log = match kind {
             Kind::Nginx => log,
-            Kind::Haproxy => file("out"),
+            Kind::Haproxy | Kind::Envoy => file("out"),
         };
         let mut balancer = Self {
             process,

@@ -117,7 +117,7 @@ async fn connect(
         ),
         false => (
             "connection",
-            "where TLS is carried: frontend.proxy_protocol = true, and a PROXY header (nginx: proxy_protocol on, HAProxy: send-proxy-v2), or neither; the frontend's log says which is missing",
+            "where TLS is carried: frontend.proxy_protocol = true, and a PROXY header (nginx: proxy_protocol on, HAProxy: send-proxy-v2, Envoy: ProxyProtocolUpstreamTransport), or neither; the frontend's log says which is missing",
         ),
     };
     report.tell(Finding::bad(about, cause(&error), change))?;
@@ -274,7 +274,7 @@ fn seen_as(facts: &Facts, remote: Option<SocketAddr>) -> Finding {
         ToldBy::Connection => Finding::note(
             about,
             format!("{address}, which is not this machine's"),
-            "if it is the load balancer's, let it tell (nginx: proxy_set_header X-Forwarded-For $proxy_add_x_forwarded_for, HAProxy: option forwardfor; where it carries TLS a PROXY header), and list it in frontend.trusted_proxies",
+            "if it is the load balancer's, let it tell (nginx: proxy_set_header X-Forwarded-For $proxy_add_x_forwarded_for, HAProxy: option forwardfor, Envoy: use_remote_address: true; where it carries TLS a PROXY header), and list it in frontend.trusted_proxies",
         ),
     }
 }
@@ -317,7 +317,7 @@ async fn posts(way: &Way<'_>, facts: &Facts, idle: Duration, report: &mut Report
     } else {
         facts.pad_every_s
     };
-    let remedy = "nginx: proxy_read_timeout, HAProxy: timeout server and timeout client";
+    let remedy = "nginx: proxy_read_timeout, HAProxy: timeout server and timeout client, Envoy: stream_idle_timeout, and timeout: 0s of the route";
     report.tell(silent(idle, silence, needed, "polls", remedy))?;
     let finding = match body {
         Ok(read) if read.over_ms >= PAUSE.as_millis() as u64 / 2 => {
@@ -367,13 +367,13 @@ async fn sockets(way: &Way<'_>, facts: &Facts, idle: Duration, report: &mut Repo
     };
     match silence {
         Ok(silence) => {
-            let remedy = "nginx: proxy_read_timeout and proxy_send_timeout, HAProxy: timeout tunnel";
+            let remedy = "nginx: proxy_read_timeout and proxy_send_timeout, HAProxy: timeout tunnel, Envoy: stream_idle_timeout";
             report.tell(silent(idle, silence, facts.ping_every_s, "WebSockets", remedy))
         }
         Err(cut) => report.tell(Finding::bad(
             "websocket",
             format!("none: {}", cut.how),
-            "nginx: proxy_http_version 1.1, proxy_set_header Upgrade $http_upgrade, and Connection to go with it",
+            "nginx: proxy_http_version 1.1, proxy_set_header Upgrade $http_upgrade, and Connection to go with it; Envoy: upgrade_type: websocket",
         )),
     }
 }

@@ -57,6 +57,14 @@ async fn agents_live_behind_haproxy() {
     );
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn agents_live_behind_envoy() {
+    tokio::join!(
+        live_behind(Kind::Envoy, Tls::Ended, PADDED, |text| text),
+        live_behind(Kind::Envoy, Tls::Carried, PADDED, |text| text)
+    );
+}
+
 async fn live_behind(kind: Kind, tls: Tls, settings: &str, change: impl FnOnce(Text) -> Text) {
     if !kind.is_installed() {
         return;
@@ -75,7 +83,9 @@ async fn live_behind(kind: Kind, tls: Tls, settings: &str, change: impl FnOnce(T
     let known = known["clients"].as_array().unwrap();
     assert_eq!(known.len(), 2 * AGENTS);
     for client in known {
-        assert_eq!(client["last_ip"], "127.0.0.1", "{client}");
+        assert_eq!(client["last_via"], "127.0.0.2", "{client}");
+        let told = client["last_ip"] == "127.0.0.1";
+        assert_eq!(told, kind.tells_loopback(tls), "{client}");
         assert!(client["conflict"].is_null(), "{client}");
     }
     server.stop().await;

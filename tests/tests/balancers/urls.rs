@@ -305,3 +305,43 @@ async fn haproxy_is_good_as_it_is_deployed_and_each_slip_is_named() {
     .await;
     posts.says("connection", "bad", &["send-proxy-v2"]);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn envoy_is_good_as_it_is_deployed_and_each_slip_is_named() {
+    if !Kind::Envoy.is_installed() {
+        return;
+    }
+    for tls in [Tls::Ended, Tls::Carried] {
+        let (posts, sockets) = behind(Kind::Envoy, tls, |text| text).await;
+        posts.is_well();
+        sockets.is_well();
+    }
+    let (posts, sockets) = behind(Kind::Envoy, Tls::Ended, |text| {
+        text.with("stream_idle_timeout: 60s", "stream_idle_timeout: 1s")
+            .with("use_remote_address: true", "use_remote_address: false")
+    })
+    .await;
+    assert!(!posts.good && !sockets.good);
+    posts
+        .says("idle limit", "bad", &["stream_idle_timeout"])
+        .says("bodies", "ok", &[])
+        .says("seen as", "note", &["127.0.0.2", "use_remote_address"]);
+    sockets.says("websocket", "ok", &[]).says(
+        "idle limit",
+        "bad",
+        &["stream_idle_timeout", "1.5 s"],
+    );
+    // Its own limit for a whole answer, and no WebSockets.
+    let (posts, sockets) = behind(Kind::Envoy, Tls::Ended, |text| {
+        text.with(", timeout: 0s", ", timeout: 1s")
+            .with("upgrade_type: websocket", "upgrade_type: other")
+    })
+    .await;
+    posts.says("idle limit", "bad", &["504", "timeout: 0s"]);
+    sockets.says("websocket", "bad", &["upgrade_type: websocket"]);
+    let (posts, _) = behind(Kind::Envoy, Tls::Carried, |text| {
+        text.without("    transport_socket:", "    load_assignment:")
+    })
+    .await;
+    posts.says("connection", "bad", &["ProxyProtocolUpstreamTransport"]);
+}

@@ -9,6 +9,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
 mod agent;
+mod artifacts;
 mod balancers;
 mod bench;
 mod deployment;
