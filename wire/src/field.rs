@@ -161,8 +161,12 @@ impl<'a> Fields<'a> {
             let at = self.at;
             match self.tag()? {
                 (number, 3) if open.len() < DEEPEST => open.push(number),
-                (number, 4) if number == innermost => drop(open.pop()),
-                (number, wire_type) => drop(self.value(at, number, wire_type)?),
+                (number, 4) if number == innermost => {
+                    open.pop();
+                }
+                (number, wire_type) => {
+                    self.value(at, number, wire_type)?;
+                }
             }
         }
         Ok(Value::Group)
