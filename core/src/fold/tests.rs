@@ -160,6 +160,19 @@ impl Bench {
         })
     }
 
+    /// Somebody cancels a flow.
+    fn cancel(&mut self, id: &str) -> Vec<Output> {
+        let header = self.header("gui");
+        self.apply(Command {
+            header,
+            id: "cmd".into(),
+            kind: "cancel".into(),
+            target: id.into(),
+            user: "admin".into(),
+            body: String::new(),
+        })
+    }
+
     fn stats(&mut self, items: &[(&str, bool, FlowStats)]) -> Vec<Output> {
         let stats = items
             .iter()
@@ -369,15 +382,7 @@ fn a_cancel_passes_while_four_flows_are_in_flight() {
     (1..=4).for_each(|n| {
         b.claim(&ids[n - 1], 1, n as i64);
     });
-    let cancel = Command {
-        header: b.header("gui"),
-        id: "cmd".into(),
-        kind: "cancel".into(),
-        target: ids[0].clone(),
-        user: "admin".into(),
-        body: String::new(),
-    };
-    let outputs = b.apply(cancel);
+    let outputs = b.cancel(&ids[0]);
     let told = tasks(&outputs)
         .into_iter()
         .filter(|task| matches!(task, Tasks::Cancel(_)))
@@ -631,16 +636,7 @@ fn a_cancelled_flow_ends_at_once_and_stays_cancelled() {
     b.check_in(b"s1");
     let (id, _) = b.create(1, |_| {});
     b.claim(&id, 1, 5);
-    let command = |b: &Bench, id: &str| Command {
-        header: b.header("gui"),
-        id: "cmd".into(),
-        kind: "cancel".into(),
-        target: id.into(),
-        user: "admin".into(),
-        body: String::new(),
-    };
-    let cancel = command(&b, &id);
-    let cancelled = b.apply(cancel);
+    let cancelled = b.cancel(&id);
     assert_eq!(document(&cancelled)["reason"], "cancelled");
     assert_eq!(completions(&cancelled), 1);
     let is_cancel = |o: &[Output]| tasks(o).iter().any(|t| matches!(t, Tasks::Cancel(_)));
@@ -655,15 +651,13 @@ fn a_cancelled_flow_ends_at_once_and_stays_cancelled() {
     assert_eq!(completions(&ended), 0);
 
     let (queued, _) = b.create(2, |_| {});
-    let cancel = command(&b, &queued);
-    b.apply(cancel);
+    b.cancel(&queued);
     assert_eq!(
         grants(&b.claim(&queued, 1, 6)),
         0,
         "a withdrawn offer is not granted"
     );
-    let cancel = command(&b, "F.none");
-    let refused = b.apply(cancel);
+    let refused = b.cancel("F.none");
     assert!(refused.iter().any(|o| matches!(o, Output::Notify(Notifications::CommandDone(d)) if d.error.contains("no flow F.none"))));
 }
 

@@ -214,15 +214,7 @@ fn a_flow_that_logged_an_error_goes_on_and_can_be_cancelled() {
     let going_on = b.stored(&id, "results", 10_000, 0, false);
     assert_eq!(document(&going_on)["state"], "IN_PROGRESS");
     assert_eq!(document(&going_on)["total_collected_rows"], 10_000);
-    let cancel = Command {
-        header: b.header("gui"),
-        id: "cmd".into(),
-        kind: "cancel".into(),
-        target: id.clone(),
-        user: "admin".into(),
-        body: String::new(),
-    };
-    let cancelled = b.apply(cancel);
+    let cancelled = b.cancel(&id);
     assert_eq!(document(&cancelled)["reason"], "cancelled");
     assert!(
         tasks(&cancelled)

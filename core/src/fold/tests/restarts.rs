@@ -132,15 +132,7 @@ fn what_is_called_off_keeps_no_place() {
     for (poll, id) in (1..).zip(&ids[..4]) {
         b.claim(id, 1, poll);
     }
-    let cancel = Command {
-        header: b.header("gui"),
-        id: "cmd".into(),
-        kind: "cancel".into(),
-        target: ids[0].clone(),
-        user: "admin".into(),
-        body: String::new(),
-    };
-    assert_eq!(offers(&b.apply(cancel)), [(ids[4].clone(), 1)]);
+    assert_eq!(offers(&b.cancel(&ids[0])), [(ids[4].clone(), 1)]);
     let (late, _) = b.create(7, |c| c.deadline_us += DAY_US);
     let over = b.pass(3_700);
     assert!(offers(&over).contains(&(late, 1)), "{over:?}");
