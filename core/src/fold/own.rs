@@ -34,9 +34,12 @@ impl Client {
         self.first_seen_us > 0 && self.interrogation.is_none()
     }
 
-    fn makes_a_new_key(&self) -> bool {
+    /// Whether one of several agents is about to leave: it was told to make a new key, and may poll
+    /// for a while after it has.
+    fn makes_a_new_key(&self, now_us: i64, leaves_us: i64) -> bool {
         let flow = self.new_key.as_ref().and_then(|id| self.flows.get(id));
-        flow.is_some_and(|flow| flow.ended_us.is_none())
+        let stays = |ended_us: i64| now_us.saturating_sub(ended_us) <= leaves_us;
+        flow.is_some_and(|flow| flow.ended_us.is_none_or(stays))
     }
 }
 
@@ -102,7 +105,10 @@ impl Fold {
         let Some(announced) = announced.filter(|_| self.config.rekey_clones).cloned() else {
             return;
         };
-        if self.clients.get(key).is_none_or(Client::makes_a_new_key) {
+        // By then whoever was refused beside it has been let in.
+        let leaves_us = 2 * self.config.hold_down_us;
+        let is_leaving = |client: &Client| client.makes_a_new_key(turn.at_us, leaves_us);
+        if self.clients.get(key).is_none_or(is_leaving) {
             return;
         }
         let own = Own {

@@ -95,10 +95,10 @@ fn an_old_agent_that_was_only_cut_off_has_lost_nothing() {
     assert!(none(&b.check_in(b"s2")));
     // It says so once a day: it may be due in the first poll after an outage.
     b.at_us += DAY_US;
-    assert!(none(&b.introduced(b"s3", "0.72.4")));
+    assert!(none(&b.introduced(b"sx", "0.72.4")));
     // And in a session that is known.
     b.at_us += 3_600_000_000;
-    assert!(none(&b.introduced(b"s3", "0.72.4")));
+    assert!(none(&b.introduced(b"sx", "0.72.4")));
     b.at_us += 3_600_000_000;
     let back = b.introduced(b"s4", "0.72.4");
     assert_eq!(
