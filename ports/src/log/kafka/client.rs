@@ -50,7 +50,10 @@ impl Clients {
             .set("socket.keepalive.enable", "true")
             .set("socket.timeout.ms", "10000")
             .set("reconnect.backoff.ms", "50")
-            .set("reconnect.backoff.max.ms", "1000");
+            .set("reconnect.backoff.max.ms", "1000")
+            // A broker that has just started may not know its topics yet. Whoever it told so looks
+            // again only then: usually after five minutes.
+            .set("topic.metadata.refresh.interval.ms", "5000");
         base.remove("group.id");
         let health = Health::new(&config.brokers);
         let tail_group = format!("{}tail", config.prefix);
