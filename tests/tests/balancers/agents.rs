@@ -7,6 +7,7 @@ use nublar_simulator::{
 };
 use nublar_tests::{Balancer, Installation, Kind, Role, Server, Text, Tls};
 use std::time::{Duration, Instant};
+use tokio::sync::Semaphore;
 
 /// Of each scheme.
 const AGENTS: usize = 3;
@@ -29,6 +30,8 @@ max_poll_s = 4
 /// How long agents have nothing to do: longer than any limit.
 const QUIET: Duration = Duration::from_secs(8);
 const LONG: Duration = Duration::from_secs(60);
+/// So many servers with their fleets at once: more are too slow for limits as short as these.
+static PLACES: Semaphore = Semaphore::const_new(4);
 
 #[tokio::test(flavor = "multi_thread")]
 async fn agents_live_behind_nginx() {
@@ -69,6 +72,7 @@ async fn live_behind(kind: Kind, tls: Tls, settings: &str, change: impl FnOnce(T
     if !kind.is_installed() {
         return;
     }
+    let _place = PLACES.acquire().await.unwrap();
     let installation = Installation::empty().with(&format!("{settings}{}", tls.settings()));
     let mut server = Server::start_role(&installation, Role::Run(2), "run").await;
     let shown = server.secrets().tls.clone();
