@@ -102,29 +102,25 @@ impl Bench {
     }
 
     fn check_in(&mut self, session: &'static [u8]) -> Vec<Output> {
-        let header = self.header("fe-1");
-        self.apply(CheckIn {
-            header,
-            session_key: session.into(),
+        self.checks_in(session, |_| {})
+    }
+
+    fn check_in_with(&mut self, table_version: i64) -> Vec<Output> {
+        self.checks_in(b"s1", |c| c.table_version = table_version)
+    }
+
+    fn checks_in(&mut self, session: &[u8], change: impl FnOnce(&mut CheckIn)) -> Vec<Output> {
+        let mut check_in = CheckIn {
+            header: self.header("fe-1"),
+            session_key: session.to_vec().into(),
             table_version: 0,
             address: "127.0.0.1".into(),
             via: String::new(),
             clock_skew_ms: None,
             introduces: false,
-        })
-    }
-
-    fn check_in_with(&mut self, table_version: i64) -> Vec<Output> {
-        let header = self.header("fe-1");
-        self.apply(CheckIn {
-            header,
-            session_key: b"s1"[..].into(),
-            table_version,
-            address: "127.0.0.1".into(),
-            via: String::new(),
-            clock_skew_ms: None,
-            introduces: false,
-        })
+        };
+        change(&mut check_in);
+        self.apply(check_in)
     }
 
     fn claim(&mut self, id: &str, attempt: i32, poll: i64) -> Vec<Output> {

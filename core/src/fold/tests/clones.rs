@@ -10,15 +10,9 @@ impl Bench {
         address: &str,
         session: &'static [u8],
     ) -> Vec<Output> {
-        let header = self.header(frontend);
-        self.apply(CheckIn {
-            header,
-            session_key: session.into(),
-            table_version: 0,
-            address: address.into(),
-            via: String::new(),
-            clock_skew_ms: None,
-            introduces: false,
+        self.checks_in(session, |c| {
+            c.header.frontend = frontend.into();
+            c.address = address.into();
         })
     }
 }

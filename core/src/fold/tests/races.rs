@@ -234,15 +234,9 @@ fn a_client_that_moves_between_networks_shows_where_it_was() {
         (b"s4", "192.0.2.1", ""),
     ] {
         b.at_us += 3_600_000_000;
-        let header = b.header("fe-1");
-        let outputs = b.apply(CheckIn {
-            header,
-            session_key: session.to_vec().into(),
-            table_version: 0,
-            address: address.into(),
-            via: via.into(),
-            clock_skew_ms: Some(-7_000),
-            introduces: false,
+        let outputs = b.checks_in(session, |c| {
+            (c.address, c.via) = (address.into(), via.into());
+            c.clock_skew_ms = Some(-7_000);
         });
         let client = |o: &Output| match o {
             Output::State(d) if d.kind == "client" => serde_json::from_str::<Value>(&d.body).ok(),

@@ -7,16 +7,7 @@ const DAY_US: i64 = 24 * 3_600 * 1_000_000;
 impl Bench {
     /// The first poll of a process, which says who the client is.
     fn introduced(&mut self, session: &'static [u8], version: &str) -> Vec<Output> {
-        let header = self.header("fe-1");
-        let outputs = self.apply(CheckIn {
-            header,
-            session_key: session.into(),
-            table_version: 0,
-            address: "127.0.0.1".into(),
-            via: String::new(),
-            clock_skew_ms: None,
-            introduces: true,
-        });
+        let outputs = self.checks_in(session, |c| c.introduces = true);
         self.says(version);
         outputs
     }
