@@ -9,7 +9,7 @@ use crate::batch::{Epochs, Marks, gather, mark};
 use crate::lives::Lives;
 use crate::persist::persist;
 use crate::sealing::{Ended, refresh, seal};
-use crate::{Ports, now_us};
+use crate::{Ports, micros, now_us};
 use nublar_core::ids::{FlowId, Life};
 use nublar_ports::Membership;
 use nublar_ports::log::{Lag, Record};
@@ -76,10 +76,6 @@ async fn wait_for_files(ports: &Ports, ended: &BTreeMap<(Life, FlowId), Ended>) 
             tokio::time::sleep(LOOK_AGAIN).await;
         }
     }
-}
-
-fn micros(duration: Duration) -> i64 {
-    i64::try_from(duration.as_micros()).unwrap_or(i64::MAX)
 }
 
 /// The newest document of each flow of the batch that has ended and has files, and what may be

@@ -4,11 +4,12 @@ use crate::cli::times::duration;
 use crate::config::Config;
 use crate::setup;
 use anyhow::{Context, Result};
+use clap::ValueEnum;
 use nublar_schemas::topics;
 use std::path::PathBuf;
 
 /// A topic whose records become documents.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, clap::ValueEnum)]
+#[derive(Debug, Clone, Copy, ValueEnum)]
 pub(crate) enum Topic {
     /// Rows and log lines
     Results,
@@ -23,14 +24,6 @@ pub(crate) enum Topic {
 }
 
 impl Topic {
-    const ALL: [Self; 5] = [
-        Self::Results,
-        Self::Uploads,
-        Self::Events,
-        Self::State,
-        Self::DeadLetters,
-    ];
-
     fn topic(self) -> topics::Topic {
         match self {
             Self::Results => topics::RESULTS,
@@ -49,7 +42,7 @@ pub(crate) async fn execute(config: &Config, wanted: &[Topic]) -> Result<()> {
     let storage = config.storage.open(&data)?;
     setup::prepare(config, &storage).await?;
     let wanted = if wanted.is_empty() {
-        &Topic::ALL[..]
+        Topic::value_variants()
     } else {
         wanted
     };

@@ -242,6 +242,11 @@ pub(super) async fn rewind(store: Arc<dyn Store>, group: &str) -> Result<(), Log
     if !store.groups().find(group, topic)?.rewind(&earliest) {
         return Err(has_members(group, topic));
     }
+    flush(store).await
+}
+
+/// Makes the marks of all groups durable.
+async fn flush(store: Arc<dyn Store>) -> Result<(), LogError> {
     tokio::task::spawn_blocking(move || store.save_marks())
         .await
         .map_err(|error| LogError::Unavailable(format!("saving marks ended: {error}")))?

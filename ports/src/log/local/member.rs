@@ -3,7 +3,7 @@
 use super::super::{Group, GroupEvent, LogError, Position};
 use super::groups::{Assignment, GroupCell};
 use super::recent::Entry;
-use super::{Cursor, Limit, Progress, Reader, Store, reader};
+use super::{Cursor, Limit, Progress, Reader, Store, flush, reader};
 use async_trait::async_trait;
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
@@ -188,10 +188,7 @@ impl Group for Member {
     }
 
     async fn flush(&mut self) -> Result<(), LogError> {
-        let store = Arc::clone(&self.store);
-        tokio::task::spawn_blocking(move || store.save_marks())
-            .await
-            .map_err(|error| LogError::Unavailable(format!("saving marks ended: {error}")))?
+        flush(Arc::clone(&self.store)).await
     }
 
     fn pause(&mut self, partition: u32, paused: bool) {
