@@ -15,6 +15,7 @@ mod group;
 mod health;
 mod lag;
 mod producer;
+mod pulse;
 mod tail;
 
 use self::client::{Clients, blocking};

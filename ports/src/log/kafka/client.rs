@@ -27,14 +27,17 @@ pub(super) async fn blocking<T: Send + 'static>(
     }
 }
 
+/// A client that asks.
+pub(super) type Asking = Arc<BaseConsumer<Health>>;
+
 /// The clients that ask, and the consumers that are being closed.
 pub(super) struct Clients {
     base: ClientConfig,
     tail_group: String,
     health: Health,
-    asking: BaseConsumer<Health>,
-    /// One for each group, to read and write its offsets without joining it.
-    groups: Mutex<HashMap<String, Arc<BaseConsumer<Health>>>>,
+    /// One that asks about topics, and one for each group, to read and write its offsets without
+    /// joining it. One that is not answered is given up: it may have lost its brokers for ever.
+    asking: Mutex<HashMap<Option<String>, Asking>>,
     closing: Mutex<Vec<JoinHandle<()>>>,
 }
 
@@ -55,21 +58,16 @@ impl Clients {
             // again only then: usually after five minutes.
             .set("topic.metadata.refresh.interval.ms", "5000");
         base.remove("group.id");
-        let health = Health::new(&config.brokers);
-        let tail_group = format!("{}tail", config.prefix);
-        let mut asking = base.clone();
-        asking
-            .set("allow.auto.create.topics", "false")
-            .set("topic.metadata.refresh.interval.ms", "-1");
-        let asking = create(&asking, health.clone())?;
-        Ok(Self {
+        let clients = Self {
             base,
-            tail_group,
-            health,
-            asking,
-            groups: Mutex::default(),
+            tail_group: format!("{}tail", config.prefix),
+            health: Health::new(&config.brokers),
+            asking: Mutex::default(),
             closing: Mutex::default(),
-        })
+        };
+        // Tells of properties that are wrong.
+        clients.asking(None)?;
+        Ok(clients)
     }
 
     /// The properties that all clients have.
@@ -102,9 +100,10 @@ impl Clients {
     /// The number of partitions, none when there is no such topic. Blocks.
     pub(super) fn partition_count(&self, kafka_topic: &str) -> Result<Option<u32>, LogError> {
         let doing = format!("look up topic {kafka_topic}");
-        let metadata = self.asking.fetch_metadata(Some(kafka_topic), ANSWER);
-        self.hear();
-        let metadata = metadata.map_err(|error| self.health.explain(&doing, &error))?;
+        let client = self.asking(None)?;
+        let metadata = client.fetch_metadata(Some(kafka_topic), ANSWER);
+        hear(&client);
+        let metadata = metadata.map_err(|error| self.unanswered(None, &doing, &error))?;
         let Some(topic) = metadata.topics().first() else {
             return Ok(None);
         };
@@ -174,14 +173,8 @@ impl Clients {
             return Ok(Vec::new());
         }
         let doing = format!("look up offsets of topic {kafka_topic}");
-        let answer = self.repeated(&doing, || {
-            let answer = self
-                .asking
-                .offsets_for_times(list(kafka_topic, partitions, which)?, ANSWER);
-            self.hear();
-            let answer = answer?;
-            without_errors(&answer)?;
-            Ok(answer)
+        let answer = self.repeated(None, &doing, |client| {
+            client.offsets_for_times(list(kafka_topic, partitions, which)?, ANSWER)
         })?;
         Ok(in_order(&answer, kafka_topic, partitions))
     }
@@ -193,52 +186,58 @@ impl Clients {
         kafka_topic: &str,
         partitions: &[u32],
     ) -> Result<Vec<Option<u64>>, LogError> {
-        let client = self.group(group)?;
         let doing = format!("look up the offsets of group {group}");
-        let answer = self.repeated(&doing, || {
-            let answer =
-                client.committed_offsets(list(kafka_topic, partitions, Offset::Invalid)?, ANSWER);
-            while client.poll(Duration::ZERO).is_some() {}
-            let answer = answer?;
-            without_errors(&answer)?;
-            Ok(answer)
+        let answer = self.repeated(Some(group), &doing, |client| {
+            client.committed_offsets(list(kafka_topic, partitions, Offset::Invalid)?, ANSWER)
         })?;
         Ok(in_order(&answer, kafka_topic, partitions))
     }
 
-    /// The client that reads and writes the offsets of a group. Blocks.
-    pub(super) fn group(&self, group: &str) -> Result<Arc<BaseConsumer<Health>>, LogError> {
-        let mut groups = locked(&self.groups);
-        if let Some(client) = groups.get(group) {
+    /// The client that asks about topics, or reads and writes the offsets of a group.
+    pub(super) fn asking(&self, group: Option<&str>) -> Result<Asking, LogError> {
+        let mut asking = locked(&self.asking);
+        let key = group.map(str::to_owned);
+        if let Some(client) = asking.get(&key) {
             return Ok(client.clone());
         }
-        let client: Arc<BaseConsumer<Health>> =
-            Arc::new(create(&self.consumer(Some(group)), self.health())?);
-        groups.insert(group.to_owned(), client.clone());
+        let mut config = self.consumer(group);
+        config.set("topic.metadata.refresh.interval.ms", "-1");
+        let client: Asking = Arc::new(create(&config, self.health())?);
+        asking.insert(key, client.clone());
         Ok(client)
     }
 
-    /// Repeats a question while leaders move, for a few seconds.
-    fn repeated<T>(
+    /// Gives up the client that a question went to, and says why it was not answered.
+    pub(super) fn unanswered(
         &self,
+        group: Option<&str>,
         doing: &str,
-        ask: impl Fn() -> Result<T, KafkaError>,
-    ) -> Result<T, LogError> {
+        error: &KafkaError,
+    ) -> LogError {
+        locked(&self.asking).remove(&group.map(str::to_owned));
+        self.health.explain(doing, error)
+    }
+
+    /// Repeats a question about partitions while leaders move, for a few seconds.
+    fn repeated(
+        &self,
+        group: Option<&str>,
+        doing: &str,
+        ask: impl Fn(&BaseConsumer<Health>) -> Result<TopicPartitionList, KafkaError>,
+    ) -> Result<TopicPartitionList, LogError> {
+        let client = self.asking(group)?;
         let until = Instant::now() + ANSWER / 2;
         loop {
-            match ask() {
+            let answer = ask(&client);
+            hear(&client);
+            match answer.and_then(|answer| without_errors(&answer).map(|()| answer)) {
                 Ok(answer) => return Ok(answer),
                 Err(error) if code_of(&error).is_some_and(moved) && Instant::now() < until => {
                     std::thread::sleep(Duration::from_millis(100));
                 }
-                Err(error) => return Err(self.health.explain(doing, &error)),
+                Err(error) => return Err(self.unanswered(group, doing, &error)),
             }
         }
-    }
-
-    /// Lets the asking client report what it has to.
-    fn hear(&self) {
-        while self.asking.poll(Duration::ZERO).is_some() {}
     }
 
     /// Closes a consumer on a thread of its own: leaving a group takes some round trips.
@@ -262,6 +261,11 @@ impl Drop for Clients {
             let _ = thread.join();
         }
     }
+}
+
+/// Lets a client that asks report what it has to.
+fn hear(client: &BaseConsumer<Health>) {
+    while client.poll(Duration::ZERO).is_some() {}
 }
 
 /// Makes a client.

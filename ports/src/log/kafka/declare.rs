@@ -365,7 +365,7 @@ fn commit(
 ) -> Result<(), KafkaError> {
     let client = inner
         .clients
-        .group(kafka_group)
+        .asking(Some(kafka_group))
         .map_err(|error| KafkaError::ClientCreation(error.to_string()))?;
     let mut offsets_list = list(kafka_topic, &[], Offset::Invalid)?;
     for (partition, offset) in partitions.iter().zip(offsets) {

@@ -8,6 +8,7 @@
 use super::super::{Group, GroupEvent, LogError, Position};
 use super::client::{blocking, create, list, without_errors};
 use super::health::{Complaints, Health, code_of, passes};
+use super::pulse::Pulse;
 use super::tail::{looked_up, overtaken, record};
 use super::{Inner, kafka_partition, locked};
 use async_trait::async_trait;
@@ -106,6 +107,7 @@ pub(super) struct KafkaGroup {
     kafka_topic: String,
     kafka_group: String,
     consumer: Arc<StreamConsumer<Membership>>,
+    pulse: Pulse,
     owned: HashMap<u32, Owned>,
     /// Assigned, but not yet taken over.
     pending: Vec<u32>,
@@ -113,7 +115,7 @@ pub(super) struct KafkaGroup {
     /// Running while the offsets of the pending partitions are read.
     offsets: Option<JoinHandle<Result<Vec<Option<u64>>, LogError>>>,
     /// Running while it is looked up what retention has left.
-    lookup: Option<JoinHandle<LogError>>,
+    lookup: Option<JoinHandle<Result<(), LogError>>>,
     complaints: Complaints,
     /// Running while marks are committed.
     flushing: Option<JoinHandle<Result<(), KafkaError>>>,
@@ -145,7 +147,31 @@ pub(super) async fn join(
     if committed.iter().any(Option::is_none) {
         return Err(undeclared(&kafka_group));
     }
-    let mut config = inner.clients.consumer(Some(&kafka_group));
+    let consumer = subscribe(&inner, &kafka_group, &kafka_topic)?;
+    Ok(KafkaGroup {
+        inner,
+        topic,
+        kafka_topic,
+        kafka_group,
+        consumer,
+        pulse: Pulse::new(),
+        owned: HashMap::new(),
+        pending: Vec::new(),
+        ready: VecDeque::new(),
+        offsets: None,
+        lookup: None,
+        complaints: Complaints::default(),
+        flushing: None,
+    })
+}
+
+/// A new client that asks to be a member.
+fn subscribe(
+    inner: &Inner,
+    kafka_group: &str,
+    kafka_topic: &str,
+) -> Result<Arc<StreamConsumer<Membership>>, LogError> {
+    let mut config = inner.clients.consumer(Some(kafka_group));
     config
         .set("enable.auto.commit", "true")
         .set("auto.commit.interval.ms", "1000")
@@ -159,26 +185,13 @@ pub(super) async fn join(
         leaving: AtomicBool::new(false),
     };
     let consumer: StreamConsumer<Membership> = create(&config, membership)?;
-    consumer.subscribe(&[&kafka_topic]).map_err(|error| {
+    consumer.subscribe(&[kafka_topic]).map_err(|error| {
         inner
             .clients
             .health()
             .explain(&format!("join group {kafka_group}"), &error)
     })?;
-    Ok(KafkaGroup {
-        inner,
-        topic,
-        kafka_topic,
-        kafka_group,
-        consumer: Arc::new(consumer),
-        owned: HashMap::new(),
-        pending: Vec::new(),
-        ready: VecDeque::new(),
-        offsets: None,
-        lookup: None,
-        complaints: Complaints::default(),
-        flushing: None,
-    })
+    Ok(Arc::new(consumer))
 }
 
 /// Why a group that has no offsets is not joined or looked at.
@@ -286,6 +299,7 @@ impl KafkaGroup {
     ) -> Result<(), LogError> {
         match received {
             Ok(Some(record)) => {
+                self.pulse.heard();
                 if let Some(owned) = self.owned.get_mut(&record.partition)
                     && record.position.offset >= owned.next
                 {
@@ -307,6 +321,45 @@ impl KafkaGroup {
                 }
             },
         }
+    }
+
+    /// Joins anew with a new client; what was owned is another member's until then.
+    fn renew(&mut self) -> Result<(), LogError> {
+        tracing::warn!(
+            group = self.kafka_group,
+            "a kafka client is answered no more and is replaced"
+        );
+        let new = subscribe(&self.inner, &self.kafka_group, &self.kafka_topic)?;
+        self.leave();
+        self.consumer = new;
+        self.pulse = Pulse::new();
+        for (partition, _) in self.owned.drain() {
+            self.ready.push_back(GroupEvent::Revoked { partition });
+        }
+        self.pending.clear();
+        self.offsets = None;
+        self.flushing = None;
+        Ok(())
+    }
+
+    fn leave(&mut self) {
+        self.consumer
+            .context()
+            .leaving
+            .store(true, Ordering::Release);
+        self.follow();
+        // Kafka's client waits for an answer to an assignment before it leaves.
+        if !self.pending.is_empty() {
+            let unread: Vec<(u32, u64)> = self
+                .pending
+                .iter()
+                .map(|partition| (*partition, 0))
+                .collect();
+            if let Err(error) = self.assign(&unread) {
+                tracing::warn!(%error, "kafka partitions could not be handed back");
+            }
+        }
+        self.inner.clients.close(self.consumer.clone());
     }
 
     fn look_up(&mut self) {
@@ -347,11 +400,19 @@ impl Group for KafkaGroup {
                 self.take_over().await?;
                 continue;
             }
-            if let Some(error) = looked_up(&mut self.lookup).await {
-                if matches!(error, LogError::Unavailable(_)) {
-                    self.look_up();
+            match looked_up(&mut self.lookup).await {
+                None => {}
+                Some(Ok(())) => {
+                    self.renew()?;
+                    continue;
                 }
-                return Err(error);
+                Some(Err(error)) => {
+                    if !matches!(error, LogError::OutOfRange { .. }) {
+                        // The client reads no more: the next call looks again.
+                        self.look_up();
+                    }
+                    return Err(error);
+                }
             }
             let received = {
                 let moved = self.consumer.context().moved.notified();
@@ -359,6 +420,10 @@ impl Group for KafkaGroup {
                     biased;
                     () = moved => continue,
                     received = self.consumer.recv() => received.map(|message| record(&self.inner, &message)),
+                    () = self.pulse.lost(&self.consumer, &self.kafka_topic) => {
+                        self.renew()?;
+                        continue;
+                    }
                 }
             };
             // What happened before the record came is told before it.
@@ -450,22 +515,6 @@ impl Group for KafkaGroup {
 
 impl Drop for KafkaGroup {
     fn drop(&mut self) {
-        self.consumer
-            .context()
-            .leaving
-            .store(true, Ordering::Release);
-        self.follow();
-        // Kafka's client waits for an answer to an assignment before it leaves.
-        if !self.pending.is_empty() {
-            let unread: Vec<(u32, u64)> = self
-                .pending
-                .iter()
-                .map(|partition| (*partition, 0))
-                .collect();
-            if let Err(error) = self.assign(&unread) {
-                tracing::warn!(%error, "kafka partitions could not be handed back");
-            }
-        }
-        self.inner.clients.close(self.consumer.clone());
+        self.leave();
     }
 }

@@ -3,6 +3,7 @@
 use super::super::{From, LogError, Position, Record, Tail, TailEvent};
 use super::client::{blocking, create, list};
 use super::health::{Complaints, Health, code_of, passes};
+use super::pulse::Pulse;
 use super::{Inner, kafka_partition};
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -16,8 +17,10 @@ use tokio::task::JoinHandle;
 
 /// How far one partition was read.
 struct Reading {
-    /// The offset to go on from.
+    /// The offset of the next record to give out.
     next: u64,
+    /// The offset to read from: the end, where what is to be given out is waited for.
+    from: u64,
     /// Where the partition ended when the tail was opened.
     end: u64,
     caught_up: bool,
@@ -27,11 +30,12 @@ struct Reading {
 pub(super) struct KafkaTail {
     inner: Arc<Inner>,
     kafka_topic: String,
-    consumer: Option<StreamConsumer<Health>>,
+    consumer: Option<Arc<StreamConsumer<Health>>>,
+    pulse: Pulse,
     readings: HashMap<u32, Reading>,
     ready: VecDeque<TailEvent>,
     /// Running while it is looked up what retention has left.
-    lookup: Option<JoinHandle<LogError>>,
+    lookup: Option<JoinHandle<Result<(), LogError>>>,
     complaints: Complaints,
 }
 
@@ -64,6 +68,7 @@ pub(super) async fn open(
         inner,
         kafka_topic,
         consumer: None,
+        pulse: Pulse::new(),
         readings: HashMap::new(),
         ready: VecDeque::new(),
         lookup: None,
@@ -74,6 +79,8 @@ pub(super) async fn open(
             *partition,
             Reading {
                 next: *next,
+                // Kafka would call a start beyond the end out of range.
+                from: *next.min(end),
                 end: *end,
                 caught_up: false,
             },
@@ -83,7 +90,7 @@ pub(super) async fn open(
         }
     }
     if !partitions.is_empty() {
-        tail.consumer = Some(tail.assign(&partitions, &bounds)?);
+        tail.consumer = Some(tail.assign()?);
     }
     Ok(tail)
 }
@@ -130,11 +137,8 @@ fn bounds(
 }
 
 impl KafkaTail {
-    fn assign(
-        &self,
-        partitions: &[u32],
-        bounds: &Bounds,
-    ) -> Result<StreamConsumer<Health>, LogError> {
+    /// A client that reads from where this tail is.
+    fn assign(&self) -> Result<Arc<StreamConsumer<Health>>, LogError> {
         let clients = &self.inner.clients;
         let mut config = clients.consumer(None);
         config.set("enable.partition.eof", "true");
@@ -145,15 +149,28 @@ impl KafkaTail {
                 .explain(&format!("read topic {}", self.kafka_topic), &error)
         };
         let mut assignment = list(&self.kafka_topic, &[], Offset::Invalid).map_err(explain)?;
-        for ((partition, start), end) in partitions.iter().zip(&bounds.starts).zip(&bounds.ends) {
-            // A start beyond the end is waited for: Kafka would call it out of range.
-            let start = Offset::Offset(i64::try_from(*start.min(end)).unwrap_or(i64::MAX));
+        for (partition, reading) in &self.readings {
+            let start = Offset::Offset(i64::try_from(reading.from).unwrap_or(i64::MAX));
             assignment
                 .add_partition_offset(&self.kafka_topic, kafka_partition(*partition), start)
                 .map_err(explain)?;
         }
         consumer.assign(&assignment).map_err(explain)?;
-        Ok(consumer)
+        Ok(Arc::new(consumer))
+    }
+
+    /// Goes on with a new client.
+    fn renew(&mut self) -> Result<(), LogError> {
+        tracing::warn!(
+            topic = self.kafka_topic,
+            "a kafka client is answered no more and is replaced"
+        );
+        let new = self.assign()?;
+        if let Some(old) = self.consumer.replace(new) {
+            self.inner.clients.close(old);
+        }
+        self.pulse = Pulse::new();
+        Ok(())
     }
 
     fn catch_up(&mut self, partition: u32) {
@@ -174,6 +191,7 @@ impl KafkaTail {
         let Some(reading) = self.readings.get_mut(&partition) else {
             return;
         };
+        reading.from = reading.from.max(offset + 1);
         if offset < reading.next {
             return;
         }
@@ -205,44 +223,49 @@ impl KafkaTail {
 
     fn look_up(&mut self) {
         let (inner, kafka_topic) = (self.inner.clone(), self.kafka_topic.clone());
-        let nexts = self
+        let froms = self
             .readings
             .iter()
-            .map(|(partition, reading)| (*partition, reading.next))
+            .map(|(partition, reading)| (*partition, reading.from))
             .collect();
         self.lookup = Some(tokio::task::spawn_blocking(move || {
-            overtaken(&inner, &kafka_topic, nexts)
+            overtaken(&inner, &kafka_topic, froms)
         }));
     }
 }
 
 /// What a lookup that runs says. Cancel-safe.
-pub(super) async fn looked_up(lookup: &mut Option<JoinHandle<LogError>>) -> Option<LogError> {
+pub(super) async fn looked_up(
+    lookup: &mut Option<JoinHandle<Result<(), LogError>>>,
+) -> Option<Result<(), LogError>> {
     let result = lookup.as_mut()?.await;
     *lookup = None;
     let died = |error| LogError::Unavailable(format!("kafka client: {error}"));
-    Some(result.unwrap_or_else(died))
+    Some(result.map_err(died).flatten())
 }
 
-/// Says why a position to go on from is out of range, `nexts` being the candidates. Blocks.
-pub(super) fn overtaken(inner: &Inner, kafka_topic: &str, nexts: Vec<(u32, u64)>) -> LogError {
-    let (partitions, nexts): (Vec<u32>, Vec<u64>) = nexts.into_iter().unzip();
-    match inner.clients.earliest(kafka_topic, &partitions) {
-        Ok(earliest) => match nexts
-            .iter()
-            .zip(&earliest)
-            .find(|(next, earliest)| next < earliest)
-        {
-            Some((_, earliest)) => LogError::OutOfRange {
-                earliest: inner.position(*earliest),
-            },
-            None => LogError::Refused(format!(
-                "kafka topic {kafka_topic} ends before what was already read from it: it has lost records or was made anew, \
-                 configure a new generation"
-            )),
-        },
-        Err(error) => error,
+/// Says why a position to read from was called out of range, `froms` being the candidates; nothing
+/// when they are all there. Blocks.
+pub(super) fn overtaken(
+    inner: &Inner,
+    kafka_topic: &str,
+    froms: Vec<(u32, u64)>,
+) -> Result<(), LogError> {
+    let (partitions, froms): (Vec<u32>, Vec<u64>) = froms.into_iter().unzip();
+    let earliest = inner.clients.earliest(kafka_topic, &partitions)?;
+    let mut kept = froms.iter().zip(&earliest);
+    if let Some((_, earliest)) = kept.find(|(from, earliest)| from < earliest) {
+        let earliest = inner.position(*earliest);
+        return Err(LogError::OutOfRange { earliest });
     }
+    let ends = inner.clients.ends(kafka_topic, &partitions)?;
+    if froms.iter().zip(&ends).any(|(from, end)| from > end) {
+        return Err(LogError::Refused(format!(
+            "kafka topic {kafka_topic} ends before what was already read from it: it has lost records or was made anew, \
+             configure a new generation"
+        )));
+    }
+    Ok(())
 }
 
 /// A record of Kafka as ours.
@@ -266,23 +289,35 @@ impl Tail for KafkaTail {
             if let Some(event) = self.ready.pop_front() {
                 return Ok(event);
             }
-            if let Some(error) = looked_up(&mut self.lookup).await {
-                if matches!(error, LogError::Unavailable(_)) {
-                    // Not known yet: the next call asks again.
-                    self.look_up();
+            match looked_up(&mut self.lookup).await {
+                None => {}
+                Some(Ok(())) => self.renew()?,
+                Some(Err(error)) => {
+                    if !matches!(error, LogError::OutOfRange { .. }) {
+                        // The client reads no more: the next call looks again.
+                        self.look_up();
+                    }
+                    return Err(error);
                 }
-                return Err(error);
             }
             let Some(consumer) = &self.consumer else {
                 return futures::future::pending().await;
             };
-            let received = match consumer.recv().await {
-                Ok(message) => Ok(record(&self.inner, &message)),
-                Err(error) => Err(error),
+            let received = tokio::select! {
+                biased;
+                received = consumer.recv() => received.map(|message| record(&self.inner, &message)),
+                () = self.pulse.lost(consumer, &self.kafka_topic) => {
+                    self.renew()?;
+                    continue;
+                }
             };
             match received {
-                Ok(record) => record.into_iter().for_each(|record| self.take(record)),
+                Ok(record) => {
+                    self.pulse.heard();
+                    record.into_iter().for_each(|record| self.take(record));
+                }
                 Err(KafkaError::PartitionEOF(partition)) => {
+                    self.pulse.heard();
                     if let Ok(partition) = u32::try_from(partition) {
                         self.catch_up(partition);
                     }
