@@ -172,6 +172,8 @@ pub(crate) struct Rules {
     pub(crate) adopt: bool,
     pub(crate) client: ClientKey,
     pub(crate) header: Header,
+    /// Hash of the agent's session.
+    pub(crate) session_key: Bytes,
     pub(crate) throttle: Throttle,
     /// The client's generation is what the registry says now.
     pub(crate) certain: bool,
@@ -382,6 +384,7 @@ impl Cutter<'_> {
         let record = Messages {
             header: self.rules.header.clone(),
             messages: open.messages,
+            session_key: self.rules.session_key.clone(),
         };
         let value = record.encode()?;
         self.emit(Piece::Record {

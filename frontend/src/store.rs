@@ -82,7 +82,7 @@ impl Store {
         body_len: usize,
     ) -> Result<Option<CheckedIn>, Refusal> {
         let client = agent.client();
-        let rules = self.rules(client, agent.generation(), false);
+        let rules = self.rules(agent, agent.generation(), false);
         match self.attempt(packed, body_len, rules).await {
             Err(Failure::Doubt) => {}
             Err(Failure::Refused(refusal)) => return Err(refusal),
@@ -99,7 +99,7 @@ impl Store {
         let Some(known) = self.registry.known(client) else {
             return Err(Refusal::Unknown(client.client.to_string()));
         };
-        let rules = self.rules(client, known.generation, true);
+        let rules = self.rules(agent, known.generation, true);
         match self.attempt(packed, body_len, rules).await {
             Ok(check_in) => Ok(check_in),
             Err(Failure::Refused(refusal)) => Err(refusal),
@@ -107,8 +107,8 @@ impl Store {
         }
     }
 
-    fn rules(&self, client: &ClientKey, generation: i64, certain: bool) -> Rules {
-        let at_us = now_us();
+    fn rules(&self, agent: &Agent, generation: i64, certain: bool) -> Rules {
+        let (client, at_us) = (agent.client(), now_us());
         Rules {
             mac: self.mac.clone(),
             adopt: self.adopt.at(at_us),
@@ -121,6 +121,7 @@ impl Store {
                 frontend: self.name.clone(),
                 trace: String::new(),
             },
+            session_key: Bytes::copy_from_slice(&agent.checked.hash),
             throttle: self.throttle.clone(),
             certain,
         }
@@ -133,7 +134,7 @@ impl Store {
         rules: Rules,
     ) -> Result<Option<CheckedIn>, Failure> {
         let client = rules.client.clone();
-        let mut appends = Appends::new(self, client.clone(), rules.header.clone());
+        let mut appends = Appends::new(self, &rules);
         let seen = if body_len <= INLINE {
             appends.cut_here(packed, &rules).await?
         } else {
@@ -175,16 +176,18 @@ struct Appends<'a> {
     client: ClientKey,
     partition: u32,
     header: Header,
+    session_key: Bytes,
     window: FuturesUnordered<Append>,
 }
 
 impl<'a> Appends<'a> {
-    fn new(store: &'a Store, client: ClientKey, header: Header) -> Self {
+    fn new(store: &'a Store, rules: &Rules) -> Self {
         Self {
             store,
-            partition: partition::of_client(&client, store.partitions),
-            client,
-            header,
+            partition: partition::of_client(&rules.client, store.partitions),
+            client: rules.client.clone(),
+            header: rules.header.clone(),
+            session_key: rules.session_key.clone(),
             window: FuturesUnordered::new(),
         }
     }
@@ -269,6 +272,7 @@ impl<'a> Appends<'a> {
         let record = Messages {
             header: self.header.clone(),
             messages: vec![message],
+            session_key: self.session_key.clone(),
         };
         self.append(to.topic(), record.encode().map_err(not_stored)?)
             .await

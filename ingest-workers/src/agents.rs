@@ -376,6 +376,7 @@ impl Worker {
                     },
                     source: fact.source.clone(),
                     facts: fact.facts.clone(),
+                    session_key: planned.messages.session_key.clone(),
                 };
                 self.append(
                     SCHEDULING.name,
@@ -386,7 +387,8 @@ impl Worker {
                 .await;
             }
             for refused in &planned.plan.refused {
-                self.refused(header, refused.reason, &refused.text, &refused.message)
+                let (reason, text) = (refused.reason, &refused.text);
+                self.refused(&planned.messages, reason, text, &refused.message)
                     .await;
             }
         }
@@ -394,10 +396,10 @@ impl Worker {
             let found = plans.iter().find_map(|planned| {
                 let messages = &planned.messages;
                 let message = message_of(&planned.life.client, messages, &part.id)?;
-                Some((&messages.header, message))
+                Some((messages, message))
             });
             match found {
-                Some((header, message)) => self.refused(header, "index", &text, message).await,
+                Some((of, message)) => self.refused(of, "index", &text, message).await,
                 None => tracing::error!(id = %part.id, text, "a document of no message is lost"),
             }
         }
@@ -483,15 +485,16 @@ impl Worker {
         .await;
     }
 
-    /// One message that cannot be stored. The copy is a record of it alone.
-    async fn refused(&self, of: &Header, reason: &str, text: &str, message: &AgentMessage) {
+    /// One message of a record that cannot be stored. The copy is a record of it alone.
+    async fn refused(&self, of: &Messages, reason: &str, text: &str, message: &AgentMessage) {
         let mut message = message.clone();
         if message.object.is_some() {
             message.bytes = Bytes::new();
         }
         let record = Messages {
-            header: of.clone(),
+            header: of.header.clone(),
             messages: vec![message],
+            session_key: of.session_key.clone(),
         };
         let copy = match record.encode() {
             Ok(copy) => copy.into(),
@@ -501,7 +504,7 @@ impl Worker {
             }
         };
         self.dead_letter(DeadLetter {
-            header: of.clone(),
+            header: record.header,
             topic: self.stream.name().to_owned(),
             partition: -1,
             offset: -1,

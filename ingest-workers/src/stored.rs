@@ -42,7 +42,7 @@ fn document(life: &Life, part: &Part) -> Document {
             .unwrap_or_default(),
         source: part.source.clone(),
         order: part.order,
-        text: part.text.to_owned(),
+        text: part.text.clone(),
         hashes: Vec::new(),
         version: 0,
         size: part.size,

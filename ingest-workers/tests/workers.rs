@@ -102,6 +102,7 @@ impl Bench {
         let record = Messages {
             header: header(),
             messages,
+            ..Messages::default()
         };
         self.append(topic, record.encode().unwrap()).await;
     }
@@ -333,7 +334,7 @@ async fn what_is_damaged_is_put_aside_and_blocks_nobody() {
     let worker = bench.start();
     let whole = Messages {
         header: header(),
-        messages: Vec::new(),
+        ..Messages::default()
     }
     .encode()
     .unwrap();

@@ -123,6 +123,7 @@ fn optional_and_large_values_survive() {
                 object: Some("big/1".into()),
             },
         ],
+        session_key: Bytes::from_static(b"0123456789abcdef"),
     };
     assert_eq!(
         Messages::decode(&messages.encode().unwrap()).unwrap(),

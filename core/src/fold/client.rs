@@ -246,7 +246,7 @@ impl Fold {
         };
         let known = client.facts.get(&facts.source);
         if known.is_none_or(|known| *known < new) {
-            client.sessions.host(&new.text, new.at_us);
+            client.sessions.host(facts);
             client.facts.insert(facts.source.clone(), new);
             turn.touch_client(key);
         }

@@ -12,15 +12,16 @@
 use super::addresses::{Addresses, forget_oldest};
 use super::{Fold, Output, Turn, documents, header};
 use crate::ids::ClientKey;
-use nublar_schemas::records::{CheckIn, Holder};
+use crate::ingest::session_name;
+use nublar_schemas::records::{CheckIn, FactsSet, Holder};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 use std::collections::BTreeMap;
 
 /// Sessions of a client that are remembered in any case.
 const REMEMBERED: usize = 8;
-/// Sessions that are remembered while they may be of machines that take turns; and as many of
-/// their addresses and host names.
+/// Sessions that are remembered while they may be of machines that take turns; and as many that
+/// are shown, and of their addresses and host names.
 const MACHINES: usize = 64;
 /// How often each of two must have come back.
 const RETURNS: u32 = 2;
@@ -44,6 +45,9 @@ struct Session {
     first_us: i64,
     last_us: i64,
     returns: u32,
+    /// What its agent called itself, empty when it did not say.
+    #[serde(default)]
+    host: String,
 }
 
 /// Two sessions that took turns.
@@ -55,11 +59,39 @@ struct Conflict {
     until_us: i64,
     /// Where they came from.
     addresses: Addresses,
+    /// Those that took turns, and those that were refused, by [`session_name`].
+    #[serde(default)]
+    sides: BTreeMap<String, Side>,
+}
+
+/// What is shown of a session; what is not known is empty.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+struct Side {
+    address: String,
+    host: String,
+    first_us: i64,
+    last_us: i64,
 }
 
 impl Conflict {
-    fn saw(&mut self, address: &str, first_us: i64, last_us: i64) {
-        self.addresses.saw(address, first_us, last_us, MACHINES);
+    fn saw(&mut self, key: &[u8], side: Side) {
+        let (first_us, last_us) = (side.first_us, side.last_us);
+        if !side.address.is_empty() {
+            self.addresses
+                .saw(&side.address, first_us, last_us, MACHINES);
+        }
+        let known = self.sides.entry(session_name(key)).or_insert(side.clone());
+        known.first_us = known.first_us.min(first_us);
+        known.last_us = known.last_us.max(last_us);
+        for (known, new) in [
+            (&mut known.address, side.address),
+            (&mut known.host, side.host),
+        ] {
+            if !new.is_empty() {
+                *known = new;
+            }
+        }
+        forget_oldest(&mut self.sides, MACHINES, |side| side.last_us);
     }
 }
 
@@ -76,27 +108,58 @@ pub(super) struct Sessions {
 
 impl Sessions {
     /// What the client says of itself holds a host name.
-    pub(super) fn host(&mut self, facts: &str, at_us: i64) {
-        let Ok(facts) = serde_json::from_str::<Map<String, Value>>(facts) else {
+    pub(super) fn host(&mut self, said: &FactsSet) {
+        let Ok(facts) = serde_json::from_str::<Map<String, Value>>(&said.facts) else {
             return;
         };
         let name = facts.get("Hostname").or(facts.get("hostname"));
-        if let Some(name) = name.and_then(Value::as_str) {
-            self.hosts.insert(name.to_owned(), at_us);
-            forget_oldest(&mut self.hosts, MACHINES, |last| *last);
+        let Some(name) = name.and_then(Value::as_str) else {
+            return;
+        };
+        self.hosts.insert(name.to_owned(), said.header.at_us);
+        forget_oldest(&mut self.hosts, MACHINES, |last| *last);
+        let mut seen = self.seen.iter_mut();
+        if let Some(session) = seen.find(|session| session.key == said.session_key) {
+            session.host = name.to_owned();
+        }
+        // Of one that frontends refuse this is the first that is heard.
+        if let Some(conflict) = &mut self.conflict
+            && !said.session_key.is_empty()
+        {
+            let at_us = said.header.at_us;
+            let side = Side {
+                address: String::new(),
+                host: name.to_owned(),
+                first_us: at_us,
+                last_us: at_us,
+            };
+            conflict.saw(&said.session_key, side);
         }
     }
 
-    /// What people read: null, or when two agents last took turns, from where, and the host names.
+    /// What people read: null, or when two agents last took turns, from where, the host names, and
+    /// the sessions as they stand with the events that came under them.
     pub(super) fn conflict(&self) -> Value {
         let Some(conflict) = &self.conflict else {
             return Value::Null;
         };
+        let mut sides: Vec<_> = conflict.sides.iter().collect();
+        sides.sort_unstable_by_key(|(name, side)| (side.first_us, name.as_str()));
+        let sides = sides.into_iter().map(|(name, side)| {
+            json!({
+                "session": name,
+                "host": side.host,
+                "address": side.address,
+                "first_seen_at": side.first_us,
+                "last_seen_at": side.last_us,
+            })
+        });
         json!({
             "since": conflict.since_us,
             "last": conflict.last_us,
             "addresses": conflict.addresses.shown(),
             "hosts": self.hosts.keys().collect::<Vec<_>>(),
+            "sessions": sides.collect::<Vec<_>>(),
         })
     }
 
@@ -117,6 +180,7 @@ impl Sessions {
                 first_us: at_us,
                 last_us: at_us,
                 returns: 0,
+                host: String::new(),
             },
         };
         let came_back = known.is_some() && at_us - now.last_us <= turns_us;
@@ -163,13 +227,24 @@ impl Fold {
             last.last_us = last.last_us.max(at_us);
             last.address.clone_from(&check_in.address);
             last.frontend.clone_from(&check_in.header.frontend);
+            if let Some(conflict) = &mut sessions.conflict
+                && let Some(side) = conflict.sides.get_mut(&session_name(&check_in.session_key))
+            {
+                side.last_us = side.last_us.max(at_us);
+            }
             return Contact::Same;
         }
         if let Some(conflict) = &mut sessions.conflict
             && at_us < conflict.until_us
         {
             // A frontend that was started since does not know.
-            conflict.saw(&check_in.address, at_us, at_us);
+            let side = Side {
+                address: check_in.address.clone(),
+                host: String::new(),
+                first_us: at_us,
+                last_us: at_us,
+            };
+            conflict.saw(&check_in.session_key, side);
             conflict.last_us = conflict.last_us.max(at_us);
             let until_us = conflict.until_us;
             turn.task(holder(sessions, until_us));
@@ -208,9 +283,16 @@ impl Fold {
                 last_us: at_us,
                 until_us: 0,
                 addresses: Addresses::default(),
+                sides: BTreeMap::new(),
             });
-        for side in [&other, &this] {
-            conflict.saw(&side.address, side.first_us, side.last_us);
+        for session in [&other, &this] {
+            let side = Side {
+                address: session.address.clone(),
+                host: session.host.clone(),
+                first_us: session.first_us,
+                last_us: session.last_us,
+            };
+            conflict.saw(&session.key, side);
         }
         (conflict.last_us, conflict.until_us) = (at_us, at_us + config.hold_down_us);
         let (since_us, until_us) = (conflict.since_us, conflict.until_us);

@@ -9,7 +9,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 /// Version of this fold's logic. A snapshot of a higher one is refused.
-pub const LOGIC: i32 = 3;
+pub const LOGIC: i32 = 4;
 
 /// A snapshot that cannot be used.
 #[derive(Debug, thiserror::Error)]

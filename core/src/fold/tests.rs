@@ -399,6 +399,7 @@ fn what_a_client_says_of_itself_becomes_its_document() {
             header,
             source: "Server.Internal.ClientInfo".into(),
             facts: facts.into(),
+            ..FactsSet::default()
         });
         let client = |o: &Output| match o {
             Output::State(d) if d.kind == "client" => serde_json::from_str(&d.body).ok(),

@@ -20,6 +20,7 @@ pub use files::{Extent, plain_data, upload_instance};
 pub use inflate::{InflateError, inflate};
 pub use plan::{
     CLIENT_INFO, Collection, EVENT_LOGS, EVENT_ROWS, Fact, Part, Plan, Refused, object_of, plan,
+    session_name,
 };
 pub use seal::{Reports, SEALS, Seal, Verdict};
 pub use sums::{FlowSum, Group, Sums};

@@ -2,7 +2,7 @@
 
 use super::files::upload_instance;
 use super::{message_id, week_of, week_of_event};
-use crate::ids::{ClientKey, ContentId, FlowId, OrgId, Session};
+use crate::ids::{ClientKey, ContentId, FlowId, OrgId, Session, hex};
 use bytes::Bytes;
 use nublar_schemas::agent::{FileBuffer, LogMessage, VeloMessage, VqlResponse};
 use nublar_schemas::records::{AgentMessage, Messages};
@@ -12,6 +12,17 @@ use prost::Message;
 pub const EVENT_ROWS: &str = "rows";
 /// The text of documents that are log lines of client events.
 pub const EVENT_LOGS: &str = "logs";
+
+/// What people call an agent's session: 16 hex digits of the hash that is its key, empty without one.
+/// Machines that share a client id have sessions of their own.
+///
+/// ```
+/// # use nublar_core::ingest::session_name;
+/// assert_eq!(session_name(&[0xc0; 16]), "c0c0c0c0c0c0c0c0");
+/// ```
+pub fn session_name(session_key: &[u8]) -> String {
+    hex(&session_key[..session_key.len().min(8)])
+}
 
 /// Data up to this many bytes stands in the document itself.
 const INLINE_BYTES: usize = 16 * 1024;
@@ -42,8 +53,9 @@ pub struct Part {
     pub source: String,
     /// First row, first log row, offset, or agent time in microseconds.
     pub order: i64,
-    /// Of an event what it is, [`EVENT_ROWS`] or [`EVENT_LOGS`]; else empty.
-    pub text: &'static str,
+    /// Of an event [`EVENT_ROWS`] or [`EVENT_LOGS`], and behind a space the [`session_name`] it came
+    /// under where that is known; else empty.
+    pub text: String,
     /// Rows, log rows or bytes.
     pub size: u64,
     /// Week of its bucket, none when it is not dated.
@@ -147,7 +159,7 @@ fn of_flow(
         flow: Some(flow.clone()),
         source,
         order,
-        text: "",
+        text: String::new(),
         size,
         week: week_of(flow),
         body: message.bytes.clone(),
@@ -211,7 +223,7 @@ fn event(
         flow: None,
         source: String::new(),
         order: 0,
-        text: "",
+        text: String::new(),
         size: 0,
         week: None,
         body: message.bytes.clone(),
@@ -243,6 +255,10 @@ fn event(
         ));
     };
     let agent_us = i64::try_from(agent_us).unwrap_or(i64::MAX);
+    let text = match session_name(&record.session_key) {
+        session if session.is_empty() => text.to_owned(),
+        session => format!("{text} {session}"),
+    };
     plan.parts.push(Part {
         collection: Collection::Events,
         source,

@@ -42,7 +42,11 @@ fn record(messages: Vec<VeloMessage>) -> Messages {
             object: None,
         })
         .collect();
-    Messages { header, messages }
+    Messages {
+        header,
+        messages,
+        ..Messages::default()
+    }
 }
 
 fn rows(start: u64, n: u64, timestamp: u64) -> VeloMessage {
@@ -292,7 +296,7 @@ fn log_lines_of_events_stand_at_the_time_of_their_first_line() {
     let parts: Vec<_> = plan
         .parts
         .iter()
-        .map(|part| (part.order, part.week, part.text))
+        .map(|part| (part.order, part.week, part.text.as_str()))
         .collect();
     assert_eq!(
         parts,

@@ -238,6 +238,7 @@ impl Frontend {
                     header: header.clone(),
                     source: source.to_owned(),
                     facts: r#"{"client_version":"0.72.4"}"#.to_owned(),
+                    session_key: check_in.session_key.clone(),
                 };
                 world.log.scheduling.push(facts.into());
             }
@@ -548,12 +549,14 @@ fn cut(
         appends.push_back(Append::Results(Messages {
             header: header.clone(),
             messages: results,
+            ..Messages::default()
         }));
     }
     if !uploads.is_empty() {
         appends.push_back(Append::Uploads(Messages {
             header: header.clone(),
             messages: uploads,
+            ..Messages::default()
         }));
     }
     if !stats.is_empty() {

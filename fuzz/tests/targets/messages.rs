@@ -136,6 +136,7 @@ fn stored(cut: Vec<nublar_wire::Message>) -> Vec<String> {
     let record = Messages {
         header,
         messages: messages.collect(),
+        ..Messages::default()
     };
     let planned = plan(&key, &record);
     assert_eq!(planned, plan(&key, &record), "the same twice");

@@ -51,6 +51,8 @@ pub(crate) struct Asked {
     format: Format,
     #[serde(default)]
     logs: bool,
+    #[serde(default)]
+    session: String,
 }
 
 /// What is stored under one name.
@@ -83,10 +85,9 @@ pub(crate) async fn list(
     let mut found = pin!(documents(Arc::clone(&app), Collection::Events, query));
     while let Some(document) = found.try_next().await? {
         let sum = sums.entry(document.source).or_default();
-        if document.text == Told::Logs.text() {
-            sum.log_lines += document.size;
-        } else {
-            sum.rows += document.size;
+        match Told::of(&document.text).0 {
+            Told::Logs => sum.log_lines += document.size,
+            Told::Rows => sum.rows += document.size,
         }
         // They come by time; those that tell none are first, at 0.
         let at_us = Some(document.order).filter(|order| *order > 0);
@@ -108,16 +109,17 @@ pub(crate) async fn list(
     Ok(Json(listed.collect()))
 }
 
-/// `GET /clients/{client}/events/{name}?since&until&limit&format&logs` → rows by (agent time, id
-/// of the message), each as the agent wrote it with `ClientId`, `_ts` and `_Source` added at its end where it
-/// has none; with `logs=true` log lines as the agent wrote them. `_ts` is the agent's time of the
-/// message that brought the row, seconds: rows that came together have the same.
+/// `GET /clients/{client}/events/{name}?since&until&limit&format&logs&session` → rows by (agent time,
+/// id of the message), each as the agent wrote it with `ClientId`, `_ts` and `_Source` added at its end where
+/// it has none, and `_Session` if the client has a `conflict`; with `logs=true` log lines as the agent
+/// wrote them. `_ts` is the agent's time of the message that brought the row, seconds: rows that came
+/// together have the same.
 pub(crate) async fn lines(
     State(app): Shared,
     Path(of): Path<Of>,
     Params(asked): Params<Asked>,
 ) -> Answer<Response> {
-    let (key, mut events) = app.events_of(&of, asked.logs).await?;
+    let (key, mut events) = app.events_of(&of, asked.logs, &asked.session).await?;
     let any = Query {
         without_bodies: true,
         ..events.query()
@@ -169,10 +171,25 @@ fn times(since: Option<&str>, until: Option<&str>) -> Answer<Option<(i64, i64)>>
 }
 
 impl App {
-    /// The events that a path names.
-    pub(super) async fn events_of(&self, of: &Of, logs: bool) -> Answer<(ClientKey, Events)> {
+    /// The events that a path names, of all sessions of the agent when `session` is empty.
+    pub(super) async fn events_of(
+        &self,
+        of: &Of,
+        logs: bool,
+        session: &str,
+    ) -> Answer<(ClientKey, Events)> {
         let key = self.client(&of.client)?;
         self.is_registered(&key).await?;
+        let digits = |byte: u8| byte.is_ascii_digit() || (b'a'..=b'f').contains(&byte);
+        let is_name = session.len() == 16 && session.bytes().all(digits);
+        if !is_name && !session.is_empty() {
+            let error = format!("session {session:?} is not 16 small hex digits");
+            return Err(Refusal::bad(error).hint(
+                "the client's conflict lists the sessions of the machines that share its key",
+            ));
+        }
+        let document = self.document(Kind::Client, &of.client).await?;
+        let with_sessions = document.is_some_and(|document| document["conflict"].is_object());
         let source = of
             .source
             .as_ref()
@@ -182,6 +199,8 @@ impl App {
             name: self.registry.life(&key).name(),
             source,
             told: if logs { Told::Logs } else { Told::Rows },
+            session: session.to_owned(),
+            with_sessions,
             times: None,
         };
         Ok((key, events))

@@ -35,6 +35,8 @@ pub(crate) struct Asked {
     after: Option<String>,
     #[serde(default)]
     logs: bool,
+    #[serde(default)]
+    session: String,
 }
 
 /// The stream. Without a place it begins with what arrives from now on.
@@ -44,7 +46,7 @@ pub(crate) async fn watch(
     Params(asked): Params<Asked>,
     headers: HeaderMap,
 ) -> Answer<Sse<impl Stream<Item = Result<Event, Infallible>>>> {
-    let (key, events) = app.events_of(&of, asked.logs).await?;
+    let (key, events) = app.events_of(&of, asked.logs, &asked.session).await?;
     app.known(&key).await?;
     // Whoever connects again does so with the same address: what the head says is newer.
     let last = headers

@@ -24,12 +24,22 @@ pub(crate) enum Told {
 }
 
 impl Told {
-    /// The text that marks its documents.
-    pub(crate) fn text(self) -> &'static str {
+    /// The word that marks its documents.
+    fn word(self) -> &'static str {
         match self {
             Self::Rows => EVENT_ROWS,
             Self::Logs => EVENT_LOGS,
         }
+    }
+
+    /// What a document's text says that it is, and the agent's session, empty where it is not known.
+    pub(crate) fn of(text: &str) -> (Self, &str) {
+        let (word, session) = text.split_once(' ').unwrap_or((text, ""));
+        let told = match word {
+            EVENT_LOGS => Self::Logs,
+            _ => Self::Rows,
+        };
+        (told, session)
     }
 }
 
@@ -42,23 +52,40 @@ pub(crate) struct Events {
     /// `Artifact` or `Artifact/Source`.
     pub(crate) source: String,
     pub(crate) told: Told,
+    /// Only what came under this session of the agent, all when it is empty.
+    pub(crate) session: String,
+    /// Whether rows tell the session: where machines share the client's key.
+    pub(crate) with_sessions: bool,
     /// Agent times, microseconds: from, to (excluded).
     pub(crate) times: Option<(i64, i64)>,
 }
 
 impl Events {
     pub(crate) fn query(&self) -> Query {
+        let session = (!self.session.is_empty()).then(|| self.session.clone());
         Query {
             client: Some(self.name.clone()),
             source: Some(self.source.clone()),
-            words: vec![self.told.text().to_owned()],
+            words: [self.told.word().to_owned()]
+                .into_iter()
+                .chain(session)
+                .collect(),
             order: self.times,
             ..Query::default()
         }
     }
 
-    /// The lines of a message of these events; none when it tells of something else.
-    pub(crate) fn lines(&self, body: &Bytes) -> Answer<Block> {
+    /// Whether a document with this source and text is one of them.
+    pub(crate) fn hold(&self, source: &str, text: &str) -> bool {
+        let (told, session) = Told::of(text);
+        source == self.source
+            && told == self.told
+            && (self.session.is_empty() || session == self.session)
+    }
+
+    /// The lines of a message of these events, `text` being its document's; none when it tells of
+    /// something else.
+    pub(crate) fn lines(&self, text: &str, body: &Bytes) -> Answer<Block> {
         let message = lines::message(body)?;
         if self.told == Told::Logs {
             return Ok(message.log_message.map(lines::logs).unwrap_or_default());
@@ -70,6 +97,7 @@ impl Events {
             client: &self.client,
             source: &self.source,
             at_us: response.timestamp,
+            session: Some(Told::of(text).1).filter(|_| self.with_sessions),
         };
         let rows = lines::rows(response)?;
         Ok(rows.map(|line, out| tags.add(line, out)))
@@ -96,7 +124,7 @@ pub(crate) fn event_lines(
             let Some(document) = found.try_next().await? else {
                 return Ok(None);
             };
-            let block = events.lines(&document.body)?;
+            let block = events.lines(&document.text, &document.body)?;
             let take = left.min(block.lines(0, left).count() as u64);
             let piece = Piece {
                 id: document.id,
@@ -114,6 +142,7 @@ struct Tags<'a> {
     client: &'a str,
     source: &'a str,
     at_us: u64,
+    session: Option<&'a str>,
 }
 
 /// Which of them the agent has set.
@@ -126,6 +155,8 @@ struct Has {
     time: bool,
     #[serde(rename = "_Source", deserialize_with = "present")]
     source: bool,
+    #[serde(rename = "_Session", deserialize_with = "present")]
+    session: bool,
 }
 
 fn present<'de, D: Deserializer<'de>>(deserializer: D) -> Result<bool, D::Error> {
@@ -164,6 +195,9 @@ impl Tags<'_> {
         if !has.source {
             add("_Source", json!(self.source).to_string());
         }
+        if let Some(session) = self.session.filter(|_| !has.session) {
+            add("_Session", json!(session).to_string());
+        }
         out.push('}');
     }
 }
@@ -186,10 +220,15 @@ mod tests {
     use super::*;
 
     fn tagged(line: &str) -> String {
+        tagged_with(None, line)
+    }
+
+    fn tagged_with(session: Option<&str>, line: &str) -> String {
         let tags = Tags {
             client: "C.1",
             source: "A/\"S\"",
             at_us: 1_795_515_463_765_820,
+            session,
         };
         let mut out = String::new();
         tags.add(line, &mut out);
@@ -212,6 +251,12 @@ mod tests {
         );
         let own = r#"{"_Source":"mine","ClientId":"C.2","_ts":1}"#;
         assert_eq!(tagged(own), own);
+        assert_eq!(
+            tagged_with(Some("c0de"), "{}"),
+            format!("{{{ALL},\"_Session\":\"c0de\"}}")
+        );
+        let own = own.replace('}', r#","_Session":null}"#);
+        assert_eq!(tagged_with(Some("c0de"), &own), own);
     }
 
     #[test]

@@ -253,7 +253,11 @@ impl Follower {
     }
 
     async fn tell(&mut self, position: Position, messages: Messages) {
-        let Messages { header, messages } = messages;
+        let Messages {
+            header,
+            messages,
+            session_key,
+        } = messages;
         let Ok(life) = Life::of(&header) else { return };
         if life.client != self.key || self.app.registry.has_ended(&life) {
             return;
@@ -281,17 +285,17 @@ impl Follower {
             let single = Messages {
                 header: header.clone(),
                 messages: vec![message],
+                session_key: session_key.clone(),
             };
             let Some(part) = plan(&self.key, &single).parts.pop() else {
                 continue;
             };
             let ours = part.collection == ingest::Collection::Events
-                && part.source == self.events.source
-                && part.text == self.events.told.text();
+                && self.events.hold(&part.source, &part.text);
             if !ours || !self.seen.insert(part.id) {
                 continue;
             }
-            match self.events.lines(&part.body) {
+            match self.events.lines(&part.text, &part.body) {
                 Ok(block) => {
                     let lines = block.lines(0, u64::MAX).enumerate();
                     let new = lines.filter(|(line, _)| !is_told(*line));

@@ -51,6 +51,7 @@ fn put_aside(bytes: &'static [u8]) -> DeadLetter {
             bytes: Bytes::from_static(bytes),
             object: None,
         }],
+        ..Messages::default()
     };
     named(DeadLetter {
         header: header(),

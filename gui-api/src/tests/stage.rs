@@ -408,7 +408,7 @@ impl Stage {
                 flow: part.flow.map(|flow| flow.to_string()).unwrap_or_default(),
                 source: part.source,
                 order: part.order,
-                text: part.text.to_owned(),
+                text: part.text,
                 hashes: Vec::new(),
                 version: 0,
                 size: part.size,
@@ -533,6 +533,7 @@ fn sent(client: &str, messages: impl IntoIterator<Item = VeloMessage>) -> Messag
             ..header()
         },
         messages: messages.collect(),
+        ..Messages::default()
     }
 }
 

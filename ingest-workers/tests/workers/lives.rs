@@ -30,6 +30,7 @@ impl Bench {
                 ..header()
             },
             messages: messages.collect(),
+            ..Messages::default()
         };
         self.append(topic, record.encode().unwrap()).await;
     }
@@ -240,6 +241,7 @@ async fn a_large_message_whose_object_went_with_its_client_is_put_aside() {
             bytes: Bytes::new(),
             object: Some(format!("{}gone", life(1).messages())),
         }],
+        ..Messages::default()
     };
     bench.append("results", record.encode().unwrap()).await;
     let worker = bench.start();

@@ -150,17 +150,33 @@ fn conflict(client: &Value) -> String {
     else {
         return String::new();
     };
-    let addresses = conflict
-        .get("addresses")
-        .and_then(Value::as_array)
-        .map_or(&[][..], Vec::as_slice);
+    let list = |name: &str| conflict.get(name).and_then(Value::as_array);
+    let addresses = list("addresses").map_or(&[][..], Vec::as_slice);
     let addresses: Vec<_> = addresses.iter().map(|side| text(side, "address")).collect();
+    let sessions = list("sessions").map_or(&[][..], Vec::as_slice);
+    let sessions: String = sessions.iter().map(side).collect();
     format!(
-        "a clone: two agents have this key, last seen in turn {}, at {} (hosts: {})",
+        "a clone: agents of several machines have this key, last seen in turn {}, at {} (hosts: {}){sessions}",
         time(conflict.get("last").and_then(Value::as_i64)),
         addresses.join(", "),
         text(conflict, "hosts")
     )
+}
+
+/// One of the sessions that take turns.
+fn side(session: &Value) -> String {
+    let named = match text(session, "host") {
+        host if host.is_empty() => "a machine that has not said its name".to_owned(),
+        host => host,
+    };
+    let at = match text(session, "address") {
+        // Its polls were refused: only what it sends is known.
+        address if address.is_empty() => String::new(),
+        address => format!(" at {address}"),
+    };
+    let name = text(session, "session");
+    let last = time(session.get("last_seen_at").and_then(Value::as_i64));
+    format!("; session {name} is {named}{at}, last {last}")
 }
 
 pub(super) async fn remove(

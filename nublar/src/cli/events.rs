@@ -34,6 +34,11 @@ fn between(of: &OfEvents) -> String {
     query
 }
 
+fn of_session(of: &OfEvents) -> String {
+    let session = of.session.as_deref();
+    session.map_or_else(String::new, |name| format!("&session={}", escaped(name)))
+}
+
 fn path(of: &OfEvents, name: &str) -> String {
     format!("/clients/{}/events/{}", escaped(&of.client), escaped(name))
 }
@@ -65,10 +70,11 @@ async fn print(rest: &Rest, out: &mut Output, of: &OfEvents, name: &str) -> Resu
     let format = Format::or_usual(of.format, out);
     let written = format.asked();
     let mut place = format!(
-        "{}?format={written}&logs={}{}",
+        "{}?format={written}&logs={}{}{}",
         path(of, name),
         of.logs,
-        between(of)
+        between(of),
+        of_session(of)
     );
     if let Some(limit) = of.limit {
         let _ = write!(place, "&limit={limit}");
@@ -107,7 +113,12 @@ async fn follow(rest: &Rest, out: &mut Output, of: &OfEvents, name: &str) -> Res
     };
     let mut waiting = false;
     loop {
-        let mut path = format!("{}/watch?logs={}", path(of, name), of.logs);
+        let mut path = format!(
+            "{}/watch?logs={}{}",
+            path(of, name),
+            of.logs,
+            of_session(of)
+        );
         if let Some(place) = &following.place {
             let _ = write!(path, "&after={}", escaped(place));
         }

@@ -265,6 +265,9 @@ pub(crate) struct OfEvents {
     /// The log lines instead of the rows
     #[arg(long, requires = "artifact")]
     logs: bool,
+    /// Only of this session of the agent; the client's conflict lists them where machines share its key
+    #[arg(long, value_name = "SESSION", requires = "artifact")]
+    session: Option<String>,
     /// Print what arrives from now on, until the command is ended
     #[arg(long, requires = "artifact", conflicts_with_all = ["since", "until", "limit"])]
     follow: bool,

@@ -17,11 +17,13 @@ pub struct AgentMessage {
 }
 
 /// Messages of one agent, cut from one POST, in their order.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Messages {
     /// Who and when.
     pub header: Header,
     /// The messages.
     pub messages: Vec<AgentMessage>,
+    /// Hash of the agent's session, 16 bytes; empty in what was written before it was kept.
+    pub session_key: Bytes,
 }
-record!(Messages, "messages.v1");
+record!(Messages, "messages.v1", "messages.v2");

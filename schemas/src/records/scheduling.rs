@@ -151,7 +151,7 @@ pub struct Stored {
 record!(Stored, "stored.v1");
 
 /// What a client said of itself.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct FactsSet {
     /// Who and when.
     pub header: Header,
@@ -159,8 +159,10 @@ pub struct FactsSet {
     pub source: String,
     /// JSON object.
     pub facts: String,
+    /// Hash of the agent's session, 16 bytes; empty in what was written before it was kept.
+    pub session_key: Bytes,
 }
-record!(FactsSet, "facts_set.v1");
+record!(FactsSet, "facts_set.v1", "facts_set.v2");
 
 /// A person's command.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

@@ -92,6 +92,7 @@ fn left_behind(recorded: &Recorded) -> DeadLetter {
             bytes: row(FLOW, "Late", r#"{"n":1}"#),
             object: None,
         }],
+        ..Messages::default()
     };
     letters::named(DeadLetter {
         header,

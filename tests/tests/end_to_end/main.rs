@@ -5,6 +5,7 @@
 mod agents;
 mod captures;
 mod clocks;
+mod copies;
 mod deletion;
 mod disk;
 mod engines;

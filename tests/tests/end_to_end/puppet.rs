@@ -55,19 +55,29 @@ impl Puppet {
         nonce: String,
         skew_us: i64,
     ) -> Self {
+        let puppet = Self::stranger(server, key, nonce, skew_us);
+        let csr = crate::agents::csr(&puppet.key, puppet.client());
+        assert_eq!(puppet.post("/control", &[csr]).await, 406);
+        assert_eq!(puppet.poll().await, 200);
+        puppet
+    }
+
+    /// Another machine with its key, which has not polled yet.
+    pub(crate) fn copy(&self, server: &Server) -> Self {
+        Self::stranger(server, self.key.clone(), self.nonce.clone(), self.skew_us)
+    }
+
+    /// One with a session of its own, of which no server knows.
+    fn stranger(server: &Server, key: AgentKey, nonce: String, skew_us: i64) -> Self {
         let certificate = &server.secrets().agents.certificate;
         let theirs = PublicKey::from_certificate_pem(certificate.as_bytes()).unwrap();
-        let puppet = Self {
+        Self {
             session: AgentSession::new(&key, &theirs).unwrap(),
             player: server.player(),
             key,
             nonce,
             skew_us,
-        };
-        let csr = crate::agents::csr(&puppet.key, puppet.client());
-        assert_eq!(puppet.post("/control", &[csr]).await, 406);
-        assert_eq!(puppet.poll().await, 200);
-        puppet
+        }
     }
 
     pub(crate) fn client(&self) -> &str {

@@ -2,6 +2,7 @@
 
 use super::*;
 use nublar_schemas::records::Holder;
+use serde_json::json;
 
 impl Bench {
     fn check_in_at(
@@ -137,6 +138,62 @@ fn a_session_that_moves_ends_the_poll_of_the_old_one_elsewhere() {
     assert!(holders(&b.check_in_at("fe-1", "10.0.0.1", b"sx")).is_empty());
 }
 
+/// A worker tells what the agent of a session calls itself.
+fn says(b: &mut Bench, session: &'static [u8], host: &str) -> Vec<Output> {
+    let header = b.header("worker");
+    b.apply(FactsSet {
+        header,
+        source: "Server.Internal.ClientInfo".into(),
+        facts: json!({ "hostname": host }).to_string(),
+        session_key: session.into(),
+    })
+}
+
+/// Their events stand under one client, each with its session: this is whose it is.
+#[test]
+fn of_each_session_is_shown_whose_it_is() {
+    let mut b = Bench::new();
+    let machines = [
+        (&b"s1"[..], "10.0.0.1", "original"),
+        (b"s2", "10.0.0.2", "copy"),
+    ];
+    let mut told = 0;
+    for (session, address, host) in machines.into_iter().cycle().take(8) {
+        told += conflicts(&b.check_in_at("fe-1", address, session)).len();
+        says(&mut b, session, host);
+    }
+    assert_eq!(told, 1);
+    b.check_in_at("fe-1", "10.0.0.3", b"sx");
+    let shown = |outputs: &[Output]| {
+        let sessions = client(outputs)["conflict"]["sessions"].clone();
+        let sides = sessions.as_array().unwrap().iter();
+        let fields = |side: &Value| ["session", "host", "address"].map(|name| side[name].clone());
+        sides.map(fields).collect::<Vec<_>>()
+    };
+    let s1 = [json!("7331"), json!("original"), json!("10.0.0.1")];
+    let s2 = [json!("7332"), json!("copy"), json!("10.0.0.2")];
+    let third = |host: &str| [json!("7378"), json!(host), json!("10.0.0.3")];
+    let outputs = b.check_in_at("fe-1", "10.0.0.1", b"s1");
+    assert_eq!(shown(&outputs), [s1.clone(), s2.clone(), third("")]);
+    let last = |outputs: &[Output]| {
+        let first = client(outputs)["conflict"]["sessions"][0].clone();
+        first["last_seen_at"].as_i64().unwrap()
+    };
+    b.at_us += 1_000_000;
+    let later = b.check_in_at("fe-1", "10.0.0.1", b"s1");
+    assert!(
+        last(&later) >= last(&outputs) + 1_000_000,
+        "it is still there"
+    );
+    let outputs = says(&mut b, b"sx", "third");
+    let three = [s1, s2, third("third")];
+    assert_eq!(shown(&outputs), three);
+    // One whose polls no frontend lets through is heard of by what it sends.
+    let outputs = says(&mut b, b"s4", "fourth");
+    let fourth = [json!("7334"), json!("fourth"), json!("")];
+    assert_eq!(shown(&outputs), [&three[..], &[fourth]].concat());
+}
+
 #[test]
 fn of_two_that_take_turns_the_later_is_refused_and_both_are_shown() {
     for (one, two) in [
@@ -144,15 +201,8 @@ fn of_two_that_take_turns_the_later_is_refused_and_both_are_shown() {
         (("fe-1", "10.0.0.1"), ("fe-2", "10.0.0.2")),
     ] {
         let mut b = Bench::new();
-        let facts = |b: &Bench, name: &str| nublar_schemas::records::FactsSet {
-            header: b.header("worker"),
-            source: "Server.Internal.ClientInfo".into(),
-            facts: format!("{{\"hostname\":\"{name}\"}}"),
-        };
-        let said = facts(&b, "original");
-        b.apply(said);
-        let said = facts(&b, "copy");
-        b.apply(said);
+        says(&mut b, b"", "original");
+        says(&mut b, b"", "copy");
         b.create(1, |_| {});
         let refused = until_refused(&mut b, one, two);
         let [holder] = &holders(&refused)[..] else {
@@ -168,10 +218,7 @@ fn of_two_that_take_turns_the_later_is_refused_and_both_are_shown() {
         let addresses = shown["conflict"]["addresses"].as_array().unwrap();
         let addresses: Vec<_> = addresses.iter().map(|side| &side["address"]).collect();
         assert_eq!(addresses, ["10.0.0.1", "10.0.0.2"]);
-        assert_eq!(
-            shown["conflict"]["hosts"],
-            serde_json::json!(["copy", "original"])
-        );
+        assert_eq!(shown["conflict"]["hosts"], json!(["copy", "original"]));
         assert_eq!(shown["last_ip"], "10.0.0.1", "that of who keeps the poll");
 
         // Held down, wherever it comes, and under whatever session.

@@ -18,6 +18,7 @@ impl Bench {
             header,
             source: "Server.Internal.ClientInfo".into(),
             facts: format!(r#"{{"client_version":"{version}"}}"#),
+            ..FactsSet::default()
         });
     }
 
