@@ -3,7 +3,7 @@
 use super::super::local::has_members;
 use super::super::{LogError, Retention, TopicSpec};
 use super::client::{ANSWER, blocking, create, list};
-use super::group::undeclared;
+use super::group::marks;
 use super::health::{Health, code_of};
 use super::{Inner, Known, MAX_BATCH, kafka_partition};
 use rdkafka::Offset;
@@ -337,10 +337,7 @@ pub(super) fn rewind(inner: &Inner, group: &str, topic: &str) -> Result<(), LogE
     let kafka_topic = inner.config.kafka_topic(topic);
     let kafka_group = inner.config.kafka_group(group, topic);
     let all: Vec<u32> = (0..inner.partition_count(topic)?).collect();
-    let committed = inner.clients.committed(&kafka_group, &kafka_topic, &all)?;
-    if committed.iter().any(Option::is_none) {
-        return Err(undeclared(&kafka_group));
-    }
+    marks(inner, &kafka_group, &kafka_topic, &all)?;
     let earliest = inner.clients.earliest(&kafka_topic, &all)?;
     // Offsets from outside a group are taken while it has no members.
     commit(inner, &kafka_group, &kafka_topic, &all, &earliest).map_err(|error| {

@@ -91,6 +91,9 @@ impl ConsumerContext for Membership {
     }
 }
 
+/// Partitions and the group's marks of them.
+type Marks = Vec<(u32, u64)>;
+
 /// A partition that the member owns.
 struct Owned {
     epoch: u64,
@@ -113,7 +116,7 @@ pub(super) struct KafkaGroup {
     pending: Vec<u32>,
     ready: VecDeque<GroupEvent>,
     /// Running while the offsets of the pending partitions are read.
-    offsets: Option<JoinHandle<Result<Vec<Option<u64>>, LogError>>>,
+    offsets: Option<JoinHandle<Result<Marks, LogError>>>,
     /// Running while it is looked up what retention has left.
     lookup: Option<JoinHandle<Result<(), LogError>>>,
     complaints: Complaints,
@@ -129,7 +132,7 @@ pub(super) async fn join(
 ) -> Result<KafkaGroup, LogError> {
     let kafka_topic = inner.config.kafka_topic(&topic);
     let kafka_group = inner.config.kafka_group(&group, &topic);
-    let committed = {
+    {
         let (inner, topic, kafka_topic, kafka_group) = (
             inner.clone(),
             topic.clone(),
@@ -138,15 +141,10 @@ pub(super) async fn join(
         );
         blocking(move || {
             let partitions: Vec<u32> = (0..inner.partition_count(&topic)?).collect();
-            inner
-                .clients
-                .committed(&kafka_group, &kafka_topic, &partitions)
+            marks(&inner, &kafka_group, &kafka_topic, &partitions)
         })
         .await?
     };
-    if committed.iter().any(Option::is_none) {
-        return Err(undeclared(&kafka_group));
-    }
     let consumer = subscribe(&inner, &kafka_group, &kafka_topic)?;
     Ok(KafkaGroup {
         inner,
@@ -194,11 +192,22 @@ fn subscribe(
     Ok(Arc::new(consumer))
 }
 
-/// Why a group that has no offsets is not joined or looked at.
-pub(super) fn undeclared(kafka_group: &str) -> LogError {
-    LogError::Refused(format!(
-        "kafka group {kafka_group} has no offsets: it was never declared, or they have expired; run setup"
-    ))
+/// The marks of a declared group, in the order of the partitions. Blocks.
+pub(super) fn marks(
+    inner: &Inner,
+    kafka_group: &str,
+    kafka_topic: &str,
+    partitions: &[u32],
+) -> Result<Vec<u64>, LogError> {
+    let committed = inner
+        .clients
+        .committed(kafka_group, kafka_topic, partitions)?;
+    let marks = committed.into_iter().collect::<Option<Vec<u64>>>();
+    marks.ok_or_else(|| {
+        LogError::Refused(format!(
+            "kafka group {kafka_group} has no offsets: it was never declared, or they have expired; run setup"
+        ))
+    })
 }
 
 impl KafkaGroup {
@@ -237,25 +246,23 @@ impl KafkaGroup {
         let partitions = self.pending.clone();
         let running = self.offsets.get_or_insert_with(|| {
             tokio::task::spawn_blocking(move || {
-                inner
-                    .clients
-                    .committed(&kafka_group, &kafka_topic, &partitions)
+                let marks = marks(&inner, &kafka_group, &kafka_topic, &partitions)?;
+                Ok(partitions.into_iter().zip(marks).collect())
             })
         });
         let result = running.await;
         self.offsets = None;
-        let offsets =
+        let mut taken =
             result.map_err(|error| LogError::Unavailable(format!("kafka client: {error}")))??;
-        let mut taken = Vec::with_capacity(offsets.len());
-        for (partition, offset) in self.pending.iter().zip(offsets) {
-            taken.push((
-                *partition,
-                offset.ok_or_else(|| undeclared(&self.kafka_group))?,
-            ));
+        // Meanwhile partitions may have gone and others come.
+        taken.retain(|(partition, _)| self.pending.contains(partition));
+        if taken.is_empty() {
+            return Ok(());
         }
         self.assign(&taken)
             .map_err(|error| self.explain("take over partitions", &error))?;
-        self.pending.clear();
+        let is_taken = |pending: &u32| taken.iter().any(|(partition, _)| partition == pending);
+        self.pending.retain(|pending| !is_taken(pending));
         for (partition, mark) in taken {
             let epoch = EPOCHS.fetch_add(1, Ordering::Relaxed);
             self.owned.insert(

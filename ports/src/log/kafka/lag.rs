@@ -2,7 +2,7 @@
 
 use super::super::{Lag, LogError};
 use super::client::{ANSWER, create, list};
-use super::group::undeclared;
+use super::group::marks;
 use super::health::{Health, code_of};
 use super::{Inner, kafka_partition, locked};
 use rdkafka::consumer::{BaseConsumer, Consumer};
@@ -32,11 +32,7 @@ pub(super) fn lag(inner: &Inner, group: &str, topic: &str) -> Result<Vec<Lag>, L
     let kafka_topic = inner.config.kafka_topic(topic);
     let kafka_group = inner.config.kafka_group(group, topic);
     let partitions: Vec<u32> = (0..inner.partition_count(topic)?).collect();
-    let committed = inner
-        .clients
-        .committed(&kafka_group, &kafka_topic, &partitions)?;
-    let marks: Option<Vec<u64>> = committed.into_iter().collect();
-    let marks = marks.ok_or_else(|| undeclared(&kafka_group))?;
+    let marks = marks(inner, &kafka_group, &kafka_topic, &partitions)?;
     let earliest = inner.clients.earliest(&kafka_topic, &partitions)?;
     let ends = inner.clients.ends(&kafka_topic, &partitions)?;
     let behind: Vec<(u32, u64)> = partitions
