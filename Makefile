@@ -55,7 +55,7 @@ endef
 
 # Not for every processor: without it its tests say that they did not run.
 define with_envoy
-envoy=$$(tests/services/envoy) && export NUBLAR_ENVOY=$$envoy || echo "without envoy" >&2
+envoy=$$(tests/services/envoy) && export PATH=$$PATH:$${envoy%/*} || echo "without envoy" >&2
 endef
 
 test: packages-test

@@ -69,13 +69,10 @@ impl Kind {
         self.program().is_some()
     }
 
-    /// The program; Envoy's is where `tests/services/envoy` has put it.
+    /// The program.
     fn program(self) -> Option<PathBuf> {
         let path = std::env::var_os("PATH").unwrap_or_default();
-        let own = std::env::var_os("NUBLAR_ENVOY").map(PathBuf::from);
-        let own = own.and_then(|program| program.parent().map(Path::to_owned));
         let folders = std::env::split_paths(&path).chain([PathBuf::from("/usr/sbin")]);
-        let folders = folders.chain(own);
         let mut programs = folders.map(|folder| folder.join(self.name()));
         let program = programs.find(|program| program.is_file());
         if program.is_none() {
