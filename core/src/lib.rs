@@ -7,6 +7,7 @@
 pub mod artifact;
 pub mod delivery;
 pub mod fold;
+pub mod hidden;
 pub mod ids;
 pub mod ingest;
 pub mod letters;

@@ -1,5 +1,6 @@
 //! What the role goes by.
 
+use nublar_core::hidden::HiddenNames;
 use std::net::SocketAddr;
 use std::time::Duration;
 
@@ -24,6 +25,8 @@ pub struct Config {
     /// Where agents reach the frontends, in the order in which they try; each ends with a slash.
     /// Tools are fetched below them.
     pub agent_urls: Vec<String>,
+    /// Names of queries that agents run for another server.
+    pub names: HiddenNames,
     /// How long a call may take until its answer begins, and each step of a long answer.
     pub deadline: Duration,
     /// How long a command is waited for before it is answered with 202.
@@ -39,6 +42,7 @@ impl std::fmt::Debug for Config {
             .field("token", &"hidden")
             .field("user", &self.user)
             .field("agent_urls", &self.agent_urls)
+            .field("names", &self.names)
             .field("deadline", &self.deadline)
             .field("command_wait", &self.command_wait)
             .field("groups", &self.groups)
@@ -68,6 +72,7 @@ impl Config {
             token: token.into(),
             user: "admin".to_owned(),
             agent_urls: Vec::new(),
+            names: HiddenNames::default(),
             deadline: Duration::from_secs(30),
             command_wait: Duration::from_secs(10),
             groups: groups.into(),

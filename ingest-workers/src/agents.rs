@@ -263,7 +263,7 @@ impl Worker {
             self.refuse(record, &life, messages).await;
             return Ok(None);
         }
-        let plan = plan(&life.client, &messages);
+        let plan = plan(&life.client, &messages, &self.config.names);
         Ok(Some(Planned {
             partition: record.partition,
             life,
@@ -313,7 +313,8 @@ impl Worker {
                 persist("objects", || self.ports.objects.delete(object)).await;
             }
         }
-        purge::take_back(&self.ports, &life.client, &plan(&life.client, &messages)).await;
+        let plan = plan(&life.client, &messages, &self.config.names);
+        purge::take_back(&self.ports, &life.client, &plan).await;
     }
 
     /// Counts what another worker may have stored of the flows that come now.

@@ -29,6 +29,7 @@ mod state;
 mod stored;
 
 use lives::Lives;
+use nublar_core::hidden::HiddenNames;
 use nublar_ports::{Index, Log, Objects};
 use serde::Deserialize;
 use std::sync::Arc;
@@ -47,6 +48,9 @@ pub struct Config {
     pub report_ms: u64,
     /// Flows per partition whose totals are kept in memory.
     pub flows_in_memory: usize,
+    /// Names of queries that agents run for another server.
+    #[serde(skip)]
+    pub names: HiddenNames,
 }
 
 impl Default for Config {
@@ -56,6 +60,7 @@ impl Default for Config {
             groups: GROUPS.map(str::to_owned).to_vec(),
             report_ms: 2_000,
             flows_in_memory: 20_000,
+            names: HiddenNames::default(),
         }
     }
 }

@@ -154,7 +154,10 @@ impl Process {
                 log: storage.log.clone(),
                 objects: storage.objects.clone(),
             };
-            let fold = FoldConfig::new(secrets.mac_keys()?);
+            let fold = FoldConfig {
+                names: secrets.hidden_names(),
+                ..FoldConfig::new(secrets.mac_keys()?)
+            };
             let foreman =
                 nublar_foreman::run(config.foreman.clone(), fold, ports, self.shutdown.clone());
             self.spawn(async {
@@ -168,8 +171,11 @@ impl Process {
                 index: storage.index.clone(),
                 objects: storage.objects.clone(),
             };
-            let workers =
-                nublar_ingest_workers::run(config.workers.clone(), ports, self.shutdown.clone());
+            let workers = nublar_ingest_workers::Config {
+                names: secrets.hidden_names(),
+                ..config.workers.clone()
+            };
+            let workers = nublar_ingest_workers::run(workers, ports, self.shutdown.clone());
             self.spawn(async { Ok(workers.await?) });
         }
         let mut api = Api {
@@ -299,6 +305,7 @@ impl Process {
         agents: &[String],
     ) -> Result<SocketAddr> {
         let mut gui = nublar_gui_api::Config::new(config.gui.listen, secrets.api_token.clone());
+        gui.names = secrets.hidden_names();
         gui.agent_urls.clone_from(&config.gui.agent_urls);
         if gui.agent_urls.is_empty() {
             gui.agent_urls = agents.iter().map(|url| crate::reachable(url)).collect();

@@ -1,6 +1,7 @@
 //! The secrets file: keys and certificates of an installation, made once by `run` or `setup`.
 
 use anyhow::{Context, Result, bail};
+use nublar_core::hidden::HiddenNames;
 use nublar_core::ids::hex;
 use nublar_core::mac::{MacKey, MacKeys};
 use rcgen::{
@@ -194,6 +195,11 @@ impl Secrets {
             bail!("secrets: id_keys must hold at least one key")
         };
         Ok(MacKeys::new(first, keys))
+    }
+
+    /// The names that other servers hid from agents that were imported.
+    pub(crate) fn hidden_names(&self) -> HiddenNames {
+        HiddenNames::new(self.obfuscation_nonces.iter().map(String::as_str))
     }
 
     /// The nonce of an organisation.

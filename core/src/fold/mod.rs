@@ -40,6 +40,7 @@ pub use documents::FlowState;
 pub use resumes::Resumption;
 pub use snapshot::{LOGIC, SnapshotError};
 
+use crate::hidden::HiddenNames;
 use crate::ids::{ClientKey, FlowId, OrgId};
 use crate::mac::MacKeys;
 use client::Client;
@@ -58,6 +59,8 @@ const DAY_US: i64 = 24 * HOUR_US;
 pub struct FoldConfig {
     /// Keys of flow ids.
     pub keys: MacKeys,
+    /// Names of queries that agents run for another server.
+    pub names: HiddenNames,
     /// Ask every new client who it is.
     pub interrogate: bool,
     /// Tell clients which event queries to run.
@@ -100,6 +103,7 @@ impl FoldConfig {
     pub fn new(keys: MacKeys) -> Self {
         Self {
             keys,
+            names: HiddenNames::default(),
             interrogate: true,
             monitor: true,
             rekey_clones: false,

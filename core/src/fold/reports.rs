@@ -86,10 +86,14 @@ impl Fold {
         let mut asked: Option<FlowId> = None;
         for item in &seen.stats {
             let about = asked.take();
-            let Ok(stats) = FlowStats::decode(item.bytes.clone()) else {
+            let Ok(mut stats) = FlowStats::decode(item.bytes.clone()) else {
                 self.ignored += 1;
                 continue;
             };
+            let queries = stats.query_status.iter_mut();
+            for name in queries.flat_map(|query| &mut query.names_with_response) {
+                *name = self.config.names.reveal(std::mem::take(name));
+            }
             let Ok(Session::Flow { id, part }) = item.session.parse::<Session>() else {
                 self.ignored += 1;
                 continue;

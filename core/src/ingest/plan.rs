@@ -2,6 +2,7 @@
 
 use super::files::upload_instance;
 use super::{message_id, week_of, week_of_event};
+use crate::hidden::HiddenNames;
 use crate::ids::{ClientKey, ContentId, FlowId, OrgId, Session, hex};
 use bytes::Bytes;
 use nublar_schemas::agent::{FileBuffer, LogMessage, VeloMessage, VqlResponse};
@@ -100,10 +101,10 @@ pub struct Plan {
 }
 
 /// Plans a record. `messages` must hold their bytes: those that stand in objects are read before.
-pub fn plan(key: &ClientKey, record: &Messages) -> Plan {
+pub fn plan(key: &ClientKey, record: &Messages, names: &HiddenNames) -> Plan {
     let mut plan = Plan::default();
     for message in &record.messages {
-        if let Err((reason, text)) = add(&mut plan, key, record, message) {
+        if let Err((reason, text)) = add(&mut plan, key, record, names, message) {
             plan.refused.push(Refused {
                 reason,
                 text,
@@ -120,18 +121,20 @@ fn add(
     plan: &mut Plan,
     key: &ClientKey,
     record: &Messages,
+    names: &HiddenNames,
     message: &AgentMessage,
 ) -> Result<(), Refusal> {
     let session: Session = message
         .session
         .parse()
         .map_err(|error| ("session", format!("{error}")))?;
-    let decoded = VeloMessage::decode(message.bytes.clone()).map_err(|error| {
+    let mut decoded = VeloMessage::decode(message.bytes.clone()).map_err(|error| {
         (
             "undecodable",
             format!("message of session {:?}: {error}", message.session),
         )
     })?;
+    reveal(&mut decoded, names);
     let generation = record.header.generation;
     let id = message_id(key, generation, &message.session, &message.bytes);
     match session {
@@ -141,6 +144,17 @@ fn add(
             "session",
             format!("nothing of session {:?} is stored", message.session),
         )),
+    }
+}
+
+/// Puts the names that another server hid in their places.
+fn reveal(message: &mut VeloMessage, names: &HiddenNames) {
+    let query = message.vql_response.as_mut();
+    let query = query.and_then(|rows| rows.query.as_mut());
+    let query = query.map(|query| &mut query.name);
+    let artifact = message.log_message.as_mut().map(|log| &mut log.artifact);
+    for name in query.into_iter().chain(artifact) {
+        *name = names.reveal(std::mem::take(name));
     }
 }
 

@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
 use super::*;
+use crate::hidden::HiddenNames;
 use crate::ids::Life;
 use bytes::Bytes;
 use nublar_schemas::agent::{
@@ -47,6 +48,10 @@ fn record(messages: Vec<VeloMessage>) -> Messages {
         messages,
         ..Messages::default()
     }
+}
+
+fn planned(record: &Messages) -> Plan {
+    plan(&key(), record, &HiddenNames::default())
 }
 
 fn rows(start: u64, n: u64, timestamp: u64) -> VeloMessage {
@@ -97,7 +102,7 @@ fn buffer(offset: u64, data: &[u8]) -> VeloMessage {
 }
 
 fn store(sums: &mut Sums, messages: Vec<VeloMessage>) -> Plan {
-    let plan = plan(&key(), &record(messages));
+    let plan = planned(&record(messages));
     sums.written(&life(), &plan);
     plan
 }
@@ -159,7 +164,7 @@ fn an_object_is_named_by_the_server_alone() {
         if let Some(buffer) = &mut message.file_buffer {
             buffer.reference = "uploads/root/aa/of-somebody-else".to_owned();
         }
-        let plan = plan(&key(), &record(vec![message]));
+        let plan = planned(&record(vec![message]));
         FileBuffer::decode(plan.parts[0].body.clone())
             .unwrap()
             .reference
@@ -212,7 +217,7 @@ fn an_agent_names_no_object() {
     let mut small = buffer(0, b"abc");
     let named = "snapshots/g00001/p00000/x".to_owned();
     small.file_buffer.as_mut().unwrap().reference = named;
-    let plan = plan(&key(), &record(vec![small]));
+    let plan = planned(&record(vec![small]));
     let document = FileBuffer::decode(plan.parts[0].body.clone()).unwrap();
     assert_eq!(
         (document.reference.as_str(), &document.data[..]),
@@ -224,7 +229,7 @@ fn an_agent_names_no_object() {
 fn a_sparse_upload_that_starts_over_is_another_upload() {
     let mut sparse = buffer(0, b"abc");
     sparse.file_buffer.as_mut().unwrap().is_sparse = true;
-    let plan = plan(&key(), &record(vec![sparse, buffer(0, b"abc")]));
+    let plan = planned(&record(vec![sparse, buffer(0, b"abc")]));
     assert_ne!(plan.parts[0].source, plan.parts[1].source);
 }
 
@@ -245,7 +250,7 @@ fn who_a_client_is_is_read_from_its_rows_and_events() {
         inner.compressed_json_response,
         inner.uncompressed_size,
     ) = (String::new(), packed.into(), json.len() as u64);
-    let info = plan(&key(), &record(vec![response.clone()]));
+    let info = planned(&record(vec![response.clone()]));
     assert_eq!(
         info.facts,
         [Fact {
@@ -259,7 +264,7 @@ fn who_a_client_is_is_read_from_its_rows_and_events() {
     let inner = event.vql_response.as_mut().unwrap();
     inner.query.as_mut().unwrap().name = "Server.Internal.ClientInfo".into();
     inner.jsonl_response = "{\"hostname\":\"vm\"}\n".into();
-    let info = plan(&key(), &record(vec![event]));
+    let info = planned(&record(vec![event]));
     assert_eq!(info.facts.len(), 1);
     assert_eq!(
         (info.parts[0].collection, info.parts[0].week),
@@ -291,7 +296,7 @@ fn log_lines_of_events_stand_at_the_time_of_their_first_line() {
         log(0, "garbled"),
         row,
     ];
-    let plan = plan(&key(), &record(messages));
+    let plan = planned(&record(messages));
     assert!(plan.refused.is_empty());
     let parts: Vec<_> = plan
         .parts
@@ -318,7 +323,7 @@ fn a_file_that_a_client_event_uploads_is_kept_without_a_flow() {
     for message in [&mut large, &mut last] {
         message.session_id = "F.Monitoring".into();
     }
-    let plan = plan(&key(), &record(vec![large, last]));
+    let plan = planned(&record(vec![large, last]));
     assert!(plan.refused.is_empty());
     for part in &plan.parts {
         assert_eq!((part.collection, part.week), (Collection::Buffers, None));
@@ -348,7 +353,7 @@ fn what_cannot_be_stored_is_refused_alone() {
         bytes: Bytes::new(),
         object: None,
     });
-    let plan = plan(&key(), &messages);
+    let plan = planned(&messages);
     assert_eq!(plan.parts.len(), 1);
     let reasons: Vec<_> = plan.refused.iter().map(|refused| refused.reason).collect();
     assert_eq!(reasons, ["unknown_payload", "undecodable", "session"]);
@@ -357,7 +362,7 @@ fn what_cannot_be_stored_is_refused_alone() {
 #[test]
 fn only_flows_that_may_have_been_here_before_are_counted_anew() {
     let began = i64::from(crate::mac::seconds_of(&FLOW.parse().unwrap()).unwrap()) * 1_000_000;
-    let one = plan(&key(), &record(vec![rows(0, 1, 1)]));
+    let one = planned(&record(vec![rows(0, 1, 1)]));
     let hour = 3_600_000_000;
     assert_eq!(
         Sums::new(Group::Results, began + hour, 9)
@@ -393,6 +398,6 @@ fn log_lines_count_by_their_number() {
         log_message: Some(log),
         ..VeloMessage::default()
     };
-    let plan = plan(&key(), &record(vec![message]));
+    let plan = planned(&record(vec![message]));
     assert_eq!((plan.parts[0].order, plan.parts[0].size), (3, 4));
 }

@@ -1,6 +1,7 @@
 //! What must hold at the end of every seed.
 
 use crate::world::{Violation, World};
+use nublar_core::hidden::HiddenNames;
 use nublar_core::ids::{ClientKey, FlowId, Life};
 use nublar_core::ingest::{Collection, message_id, plan};
 use nublar_schemas::agent::VeloMessage;
@@ -202,7 +203,7 @@ fn index_is_the_topics(world: &World) -> Result<(), Violation> {
         if life.generation < world.generation(&life.client) {
             continue;
         }
-        let parts = plan(&life.client, record).parts;
+        let parts = plan(&life.client, record, &HiddenNames::default()).parts;
         rebuilt.extend(parts.into_iter().map(|part| (part.id.to_string(), part)));
     }
     let stored = world.index.parts.iter().map(|(id, (_, part))| (id, part));

@@ -2,6 +2,7 @@
 
 use crate::faults::Fault;
 use crate::world::{Log, World};
+use nublar_core::hidden::HiddenNames;
 use nublar_core::ids::Life;
 use nublar_core::ingest::{FlowSum, Group, Plan, Sums, plan};
 use nublar_schemas::records::Messages;
@@ -76,7 +77,7 @@ impl Worker {
             return;
         };
         let life = Life::of(&record.header).unwrap();
-        let mut planned = plan(&life.client, &record);
+        let mut planned = plan(&life.client, &record, &HiddenNames::default());
         assert!(planned.refused.is_empty());
         let known = world.workers[n].known;
         let ignores = world.fault == Some(Fault::AnyGeneration);

@@ -4,6 +4,7 @@
 use crate::captured::CAPTURED;
 use bytes::Bytes;
 use libdeflater::{CompressionLvl, Compressor, Decompressor};
+use nublar_core::hidden::HiddenNames;
 use nublar_core::ids::ClientKey;
 use nublar_core::ingest::plan;
 use nublar_fuzz::{Chance, LARGEST, Target, behaviour, fuzz, mutate, mutate_message};
@@ -138,8 +139,9 @@ fn stored(cut: Vec<nublar_wire::Message>) -> Vec<String> {
         messages: messages.collect(),
         ..Messages::default()
     };
-    let planned = plan(&key, &record);
-    assert_eq!(planned, plan(&key, &record), "the same twice");
+    let names = HiddenNames::new(["hidden"]);
+    let planned = plan(&key, &record, &names);
+    assert_eq!(planned, plan(&key, &record, &names), "the same twice");
     assert!(planned.parts.len() + planned.refused.len() <= record.messages.len());
     let refused = planned.refused.iter().map(|refused| refused.reason);
     refused.map(str::to_owned).collect()

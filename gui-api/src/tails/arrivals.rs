@@ -287,7 +287,7 @@ impl Follower {
                 messages: vec![message],
                 session_key: session_key.clone(),
             };
-            let Some(part) = plan(&self.key, &single).parts.pop() else {
+            let Some(part) = plan(&self.key, &single, &self.app.config.names).parts.pop() else {
                 continue;
             };
             let ours = part.collection == ingest::Collection::Events

@@ -10,6 +10,7 @@ use axum::Router;
 use axum::body::{Body, Bytes, to_bytes};
 use axum::http::{HeaderMap, Method, Request, StatusCode};
 use axum::response::Response;
+use nublar_core::hidden::HiddenNames;
 use nublar_core::ids::ClientKey;
 use nublar_core::ingest::{self, plan};
 use nublar_core::mac::{MacKey, MacKeys};
@@ -389,7 +390,7 @@ impl Stage {
     pub(super) async fn store(&self, messages: impl IntoIterator<Item = VeloMessage>) {
         let record = sent(CLIENT, messages);
         let key = ClientKey::of(&record.header).unwrap();
-        let plan = plan(&key, &record);
+        let plan = plan(&key, &record, &HiddenNames::default());
         assert!(plan.refused.is_empty(), "{:?}", plan.refused);
         for part in plan.parts {
             if let Some((name, data)) = &part.object {

@@ -1,13 +1,14 @@
 //! A deployment of another server, made here by hand, is taken over: its agents go on as if
 //! nothing had happened.
 
+use crate::puppet::Puppet;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use nublar_simulator::{ARTIFACT, ARTIFACT_YAML, Agent, AgentConfig, Ledger, Trust};
 use nublar_tests::{Installation, Secrets, Server, Services, eventually, program};
 use nublar_wire::AgentKey;
 use prost::Message;
-use serde_json::json;
+use serde_json::{Value, json};
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -270,6 +271,57 @@ async fn agents_go_on() {
         assert_eq!(refused, 0, "{}", agent.client_id());
         agent.stop().await;
     }
+    server.stop().await;
+}
+
+/// What agents run for the old server when they are taken over says its names as that server hid
+/// them: made with openssl under its nonce.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_the_old_server_hid_has_its_own_name() {
+    const HUNT: &str = "$9a8198e0399d75040213f5ba1b79180f083c76302d5b04bdfda8deb49bfff813";
+    const WATCH: &str = "$e7367a605a090ccb768401f996f9176eeb51d9b24bc23661583549e0d8d698f1";
+    const FLOW: &str = "F.DC2M4H5TA9T30";
+    let deployment = Deployment::new().await;
+    let known = AgentKey::generate().unwrap();
+    deployment.enrolled("", known.client_id(), &known);
+    let installation = Installation::empty();
+    deployment.import_all(installation.data());
+    let config = fs::read_to_string(installation.data().join("nublar.toml")).unwrap();
+    let installation = installation.configured(&config);
+    let mut server = Server::start(&installation).await;
+    let agent = Puppet::stranger(&server, known, ROOT_NONCE.to_owned(), 0);
+    assert_eq!(agent.poll().await, 200);
+
+    let mut end = agent.end(FLOW, 2, &[]);
+    let stats = end.flow_stats.as_mut().unwrap();
+    stats.query_status[0].names_with_response = vec![HUNT.to_owned()];
+    let said = [
+        agent.rows(FLOW, HUNT, 0, "{\"n\":1}\n{\"n\":2}\n"),
+        end,
+        agent.rows("F.Monitoring", WATCH, 0, "{\"e\":1}\n"),
+    ];
+    agent.send(&said).await;
+    let (api, client) = (server.api(), format!("/clients/{}", agent.client()));
+    let flow = eventually("the adopted flow's end", async || {
+        let found = api.json(&format!("{client}/flows/{FLOW}")).await;
+        (found["state"] == "FINISHED")
+            .then(|| found.clone())
+            .ok_or(found)
+    })
+    .await;
+    assert_eq!(
+        flow["artifacts_with_results"],
+        json!(["Custom.Old.Hunt/All"])
+    );
+    let results = format!("{client}/flows/{FLOW}/results/Custom.Old.Hunt/All");
+    assert_eq!(api.text(&results).await, "{\"n\":1}\n{\"n\":2}\n");
+    api.settled().await;
+    let row = api.text(&format!("{client}/events/Custom.Old.Watch")).await;
+    let row: Value = serde_json::from_str(&row).unwrap();
+    assert_eq!(
+        (&row["e"], &row["_Source"]),
+        (&json!(1), &json!("Custom.Old.Watch"))
+    );
     server.stop().await;
 }
 

@@ -68,7 +68,7 @@ impl Puppet {
     }
 
     /// One with a session of its own, of which no server knows.
-    fn stranger(server: &Server, key: AgentKey, nonce: String, skew_us: i64) -> Self {
+    pub(crate) fn stranger(server: &Server, key: AgentKey, nonce: String, skew_us: i64) -> Self {
         let certificate = &server.secrets().agents.certificate;
         let theirs = PublicKey::from_certificate_pem(certificate.as_bytes()).unwrap();
         Self {
