@@ -10,9 +10,11 @@
 //! | `partition` | one partition: take over, fold, put out, mark |
 //! | `outputs` | from the fold's outputs to records |
 //! | `snapshots` | the fold's state in Objects |
+//! | `settings` | the highest version of each setting stays the last of its key |
 
 mod outputs;
 mod partition;
+mod settings;
 mod snapshots;
 
 use futures::future::join_all;
@@ -127,6 +129,7 @@ pub async fn run(config: Config, mut fold: FoldConfig, ports: Ports, shutdown: C
     fold.monitor = config.monitor;
     fold.rekey_clones = config.rekey_clones;
     let fold = Arc::new(fold.hastened(config.hasten));
+    let log = ports.log.clone();
     let member = Membership::join(ports.log.clone(), GROUP, SCHEDULING.name, shutdown.clone());
     let mut foreman = Foreman {
         config,
@@ -137,6 +140,7 @@ pub async fn run(config: Config, mut fold: FoldConfig, ports: Ports, shutdown: C
     };
     tokio::select! {
         () = foreman.work() => {}
+        () = settings::keep_highest(&*log) => {}
         () = shutdown.cancelled() => foreman.member.flush().await,
     }
 }

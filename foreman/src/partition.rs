@@ -219,7 +219,7 @@ fn tell_of_conflict(output: &Output) {
     }
 }
 
-async fn patiently<T, F>(mut attempt: impl FnMut() -> F) -> T
+pub(crate) async fn patiently<T, F>(mut attempt: impl FnMut() -> F) -> T
 where
     F: Future<Output = Result<T, LogError>>,
 {

@@ -15,7 +15,7 @@ use nublar_ports::objects::memory::MemoryObjects;
 use nublar_ports::{Log, Objects};
 use nublar_schemas::codec::Record;
 use nublar_schemas::records::{
-    CheckIn, Claim, Document, FlowCreated, Header, RequestRef, Scheduling, Tasks,
+    CheckIn, Claim, Document, FlowCreated, Header, RequestRef, Scheduling, Setting, Tasks,
 };
 use nublar_schemas::topics;
 use std::collections::BTreeMap;
@@ -355,5 +355,72 @@ async fn a_store_that_does_not_answer_holds_up_no_decision() {
     }
     assert_eq!(bench.offers().await, 12);
     assert_eq!(bench.objects.faults().writes(), 1, "one snapshot at a time");
+    foreman.kill().await;
+}
+
+/// Compaction keeps the last record of a key: an older version that a foreman wrote late, of which it
+/// was no more the owner, must not stay the last.
+#[tokio::test]
+async fn the_highest_version_of_a_setting_stays_the_last() {
+    let bench = Bench::new().await;
+    let put = async |version: i64, body: &str| {
+        let setting = Setting {
+            header: bench.header(),
+            kind: "artifact".into(),
+            id: "A".into(),
+            version,
+            body: body.into(),
+        };
+        let value = setting.encode().unwrap().into();
+        let appended = bench.log.append("settings", 0, "artifact//A".into(), value);
+        appended.await.unwrap();
+    };
+    let versions = async || {
+        let mut tail = bench
+            .log
+            .tail("settings", &[0], From::Earliest)
+            .await
+            .unwrap();
+        let mut versions = Vec::new();
+        while let TailEvent::Record(record) = tail.next().await.unwrap() {
+            let setting = Setting::decode(&record.value).unwrap();
+            versions.push((setting.version, setting.body));
+        }
+        versions
+    };
+    let is = async |expected: &[(i64, &str)]| {
+        let expected: Vec<_> = expected
+            .iter()
+            .map(|(version, body)| (*version, (*body).to_owned()))
+            .collect();
+        let until = async {
+            while versions().await != expected {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        };
+        let waited = tokio::time::timeout(Duration::from_secs(10), until).await;
+        assert!(waited.is_ok(), "{:?}, not {expected:?}", versions().await);
+    };
+    // A repeat that ends well, and one that does not.
+    for version in [1, 2, 1, 2, 1] {
+        put(version, &format!("body {version}")).await;
+    }
+    let foreman = bench.start(1_000);
+    let mut all = vec![
+        (1, "body 1"),
+        (2, "body 2"),
+        (1, "body 1"),
+        (2, "body 2"),
+        (1, "body 1"),
+        (2, "body 2"),
+    ];
+    is(&all).await;
+    // While it runs.
+    put(1, "body 1").await;
+    all.extend([(1, "body 1"), (2, "body 2")]);
+    is(&all).await;
+    put(3, "body 3").await;
+    all.push((3, "body 3"));
+    is(&all).await;
     foreman.kill().await;
 }
