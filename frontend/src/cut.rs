@@ -95,6 +95,8 @@ pub(crate) struct CheckedIn {
 pub(crate) struct Seen {
     /// For `scheduling`, once everything else is durable.
     pub(crate) stats: Vec<SeenStats>,
+    /// The sessions whose progress is among them.
+    pub(crate) progress: Vec<String>,
     /// The check-in, if the POST held one.
     pub(crate) check_in: Option<CheckedIn>,
     /// Messages that mean nothing.
@@ -156,11 +158,12 @@ impl Throttle {
         }
     }
 
-    /// To be called once the statistics are durable.
-    pub(crate) fn heard(&self, client: &ClientKey, stats: &[SeenStats]) {
+    /// To be called once the statistics are durable, with the sessions whose progress they tell. That
+    /// an agent does not know a flow is none: the next attempt's first word must be heard.
+    pub(crate) fn heard(&self, client: &ClientKey, progress: Vec<String>) {
         let Some(cache) = &self.progress else { return };
-        for seen in stats {
-            cache.insert((client.clone(), seen.session.clone()), ());
+        for session in progress {
+            cache.insert((client.clone(), session), ());
         }
     }
 }
@@ -340,6 +343,9 @@ impl Cutter<'_> {
             self.progress
                 .insert(session.to_owned(), self.seen.stats.len());
         }
+        if !always {
+            self.seen.progress.push(session.to_owned());
+        }
         self.told.insert(session.to_owned());
         self.seen.stats.push(seen);
     }
@@ -351,6 +357,7 @@ impl Cutter<'_> {
                 && self.rules.throttle.is_due(&self.rules.client, &session)
             {
                 self.seen.stats.push(sign_of_life(&session));
+                self.seen.progress.push(session);
             }
         }
     }

@@ -144,7 +144,7 @@ impl Store {
         // After everything else: a marker in `scheduling` says that it stands in `results` and
         // `uploads` too.
         appends.statistics(&seen.stats).await?;
-        self.throttle.heard(&client, &seen.stats);
+        self.throttle.heard(&client, seen.progress);
         self.metrics.ignored.add(seen.ignored as i64);
         Ok(seen.check_in)
     }

@@ -167,6 +167,27 @@ async fn of_progress_reports_in_one_post_the_newest_is_told() {
     running.stop().await;
 }
 
+/// An agent that does not know a flow is given it again: the first that comes of it then must be told,
+/// however soon it comes, for a flow that lives is not given to anybody else.
+#[tokio::test(flavor = "multi_thread")]
+async fn progress_that_follows_an_unknown_flow_is_told() {
+    let deployment = Deployment::new().await;
+    let running = deployment.start().await;
+    let agent = TestAgent::enrolled(&deployment, &running).await;
+    let flow = agent.flow(1);
+    agent.control(&[stats(&flow, true, 11, true)]).await;
+    agent.control(&[stats(&flow, false, 4, false)]).await;
+    // This one is held back.
+    agent.control(&[stats(&flow, false, 4, false)]).await;
+    let told = seen(&deployment).await.concat();
+    let told: Vec<bool> = told
+        .iter()
+        .map(|seen| FlowStats::decode(seen.bytes.clone()).unwrap().flow_complete)
+        .collect();
+    assert_eq!(told, [true, false]);
+    running.stop().await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn the_marker_goes_to_three_topics_and_statistics_keep_their_order() {
     let deployment = Deployment::new().await;
