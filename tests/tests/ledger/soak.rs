@@ -4,12 +4,15 @@ use crate::fleet::give;
 use crate::plan::Plan;
 use nublar_tests::{Installation, Role, Server};
 use std::time::{Duration, Instant};
+use tokio::time::sleep;
 
 /// What a process may keep of each flow that has ended: the foreman remembers it for a day.
 const BYTES_A_FLOW: u64 = 4 << 10;
 /// What caches take besides: the log keeps 8 MiB of each topic, the index pages.
 const SLACK: u64 = 192 << 20;
-const FILES: usize = 64;
+const FILES: usize = 16;
+/// How many looks after each other must see no file closed.
+const AT_REST: usize = 10;
 
 /// What a process holds.
 #[derive(Clone, Copy, Debug)]
@@ -19,10 +22,19 @@ struct Size {
 }
 
 impl Size {
-    fn of(server: &Server) -> Self {
+    /// Once the fleet that has gone has left nothing open that is still being closed.
+    async fn of(server: &Server) -> Self {
+        let mut files = server.open_files();
+        let mut same = 0;
+        while same < AT_REST {
+            sleep(Duration::from_millis(200)).await;
+            let now = server.open_files();
+            same = if now < files { 0 } else { same + 1 };
+            files = now;
+        }
         Self {
             memory: server.memory(),
-            files: server.open_files(),
+            files,
         }
     }
 }
@@ -42,7 +54,7 @@ pub(crate) async fn soak(plan: &Plan, minutes: u64) {
         let audit = &found.audit;
         assert_eq!(audit.violations, 0, "{:?}\n{:#?}", audit.rules, audit.first);
         assert_eq!((found.open, found.done.ended), (0, plan.tasks as u64));
-        let size = Size::of(&server);
+        let size = Size::of(&server).await;
         println!(
             "soak, round {round}: {} flows, {:.0} tasks/s, {} MiB, {} files",
             audit.flows,
