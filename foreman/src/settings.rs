@@ -23,12 +23,6 @@ struct Known {
     last: i64,
 }
 
-impl Known {
-    fn is_overtaken(&self) -> bool {
-        self.last < self.highest
-    }
-}
-
 /// Never ends.
 pub(crate) async fn keep_highest(log: &dyn Log) {
     loop {
@@ -36,40 +30,33 @@ pub(crate) async fn keep_highest(log: &dyn Log) {
         let mut known: HashMap<Bytes, Known> = HashMap::new();
         let mut caught_up = false;
         loop {
-            // While it is read up a higher version may still follow.
-            let changed = match tail.next_patiently().await {
-                Ok(TailEvent::Record(record)) => saw(&mut known, &record).then_some(record.key),
-                Ok(TailEvent::CaughtUp { .. }) => {
-                    caught_up = true;
-                    let overtaken = known.iter().filter(|(_, known)| known.is_overtaken());
-                    for (key, known) in overtaken {
-                        repeat(log, key, known).await;
-                    }
-                    None
-                }
+            match tail.next_patiently().await {
+                Ok(TailEvent::Record(record)) => saw(&mut known, &record),
+                Ok(TailEvent::CaughtUp { .. }) => caught_up = true,
                 Err(LogError::OutOfRange { .. }) => break,
                 Err(error) => {
                     tracing::warn!(topic = SETTINGS.name, %error, "reading goes on in a moment");
                     tokio::time::sleep(Duration::from_millis(300)).await;
-                    None
                 }
-            };
-            let changed = changed.filter(|_| caught_up);
-            if let Some((key, known)) = changed.and_then(|key| known.get_key_value(&key))
-                && known.is_overtaken()
-            {
+            }
+            if !caught_up {
+                // A higher version may still follow.
+                continue;
+            }
+            let overtaken = |known: &Known| known.last < known.highest;
+            for (key, known) in known.iter_mut().filter(|(_, known)| overtaken(known)) {
                 repeat(log, key, known).await;
+                known.last = known.highest;
             }
         }
     }
 }
 
-/// Whether anything is known of the record's key now.
-fn saw(known: &mut HashMap<Bytes, Known>, record: &Record) -> bool {
+fn saw(known: &mut HashMap<Bytes, Known>, record: &Record) {
     let Ok(setting) = Setting::decode(&record.value) else {
         // Removed, or written by a newer program, which looks after it.
         known.remove(&record.key);
-        return false;
+        return;
     };
     let version = setting.version;
     match known.get_mut(&record.key) {
@@ -83,7 +70,6 @@ fn saw(known: &mut HashMap<Bytes, Known>, record: &Record) -> bool {
             known.insert(record.key.clone(), new);
         }
     }
-    true
 }
 
 async fn repeat(log: &dyn Log, key: &Bytes, known: &Known) {

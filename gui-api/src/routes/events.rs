@@ -188,7 +188,11 @@ impl App {
                 "the client's conflict lists the sessions of the machines that share its key",
             ));
         }
-        let document = self.document(Kind::Client, &of.client).await?;
+        // Log lines stay as they are.
+        let document = match logs {
+            true => None,
+            false => self.document(Kind::Client, &of.client).await?,
+        };
         let with_sessions = document.is_some_and(|document| document["conflict"].is_object());
         let source = of
             .source
