@@ -8,14 +8,12 @@ use std::io::{Cursor, Read};
 use zip::ZipArchive;
 use zip::read::ZipFile;
 
-use super::pack::PackFile;
+use super::pack::{MOST_FILE, PackFile, too_large};
 
 /// Bytes of an archive that is read.
 pub const MOST_ARCHIVE: usize = 16 << 20;
 /// Entries of an archive that is read, whatever they are.
 pub(super) const MOST_ENTRIES: usize = 4_096;
-/// Bytes of one file.
-pub(super) const MOST_FILE: usize = 2 << 20;
 /// Bytes of all files of a pack.
 pub const MOST_PACK: usize = 32 << 20;
 
@@ -116,9 +114,4 @@ fn inflate(
     Ok(read
         .map(|_| content)
         .map_err(|error| format!("it cannot be inflated: {error}")))
-}
-
-/// What is said of a file that is too large.
-pub(super) fn too_large() -> String {
-    format!("it has more than {MOST_FILE} bytes, which no artifact has")
 }

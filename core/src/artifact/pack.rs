@@ -2,13 +2,15 @@
 
 use std::collections::HashMap;
 
-use super::archive::{MOST_FILE, too_large};
 use super::collect::{Collect, Table, Wanted};
 use super::compile::Compiler;
 use super::definition::{Definition, Kind};
 use super::error::CompileError;
 use super::load::{Loaded, load};
 use super::problem::Problem;
+
+/// Bytes of one file.
+pub(super) const MOST_FILE: usize = 2 << 20;
 
 /// A file of a pack.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -87,6 +89,11 @@ fn text(name: &str, content: Result<Vec<u8>, String>) -> Result<String, Problem>
         let message = "this is no UTF-8: save the file in that encoding".to_owned();
         finding(name, line, column, "", message)
     })
+}
+
+/// What is said of a file that is too large.
+pub(super) fn too_large() -> String {
+    format!("it has more than {MOST_FILE} bytes, which no artifact has")
 }
 
 fn twin(file: &str, artifact: &str, earlier: &str) -> Problem {

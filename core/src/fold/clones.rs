@@ -73,6 +73,18 @@ struct Side {
     last_us: i64,
 }
 
+impl Side {
+    /// Heard of at one time.
+    fn once(address: &str, host: &str, at_us: i64) -> Self {
+        Self {
+            address: address.to_owned(),
+            host: host.to_owned(),
+            first_us: at_us,
+            last_us: at_us,
+        }
+    }
+}
+
 impl Conflict {
     fn saw(&mut self, key: &[u8], side: Side) {
         let (first_us, last_us) = (side.first_us, side.last_us);
@@ -127,13 +139,7 @@ impl Sessions {
             && !said.session_key.is_empty()
         {
             let at_us = said.header.at_us;
-            let side = Side {
-                address: String::new(),
-                host: name.to_owned(),
-                first_us: at_us,
-                last_us: at_us,
-            };
-            conflict.saw(&said.session_key, side);
+            conflict.saw(&said.session_key, Side::once("", name, at_us));
         }
     }
 
@@ -238,12 +244,7 @@ impl Fold {
             && at_us < conflict.until_us
         {
             // A frontend that was started since does not know.
-            let side = Side {
-                address: check_in.address.clone(),
-                host: String::new(),
-                first_us: at_us,
-                last_us: at_us,
-            };
+            let side = Side::once(&check_in.address, "", at_us);
             conflict.saw(&check_in.session_key, side);
             conflict.last_us = conflict.last_us.max(at_us);
             let until_us = conflict.until_us;
