@@ -9,216 +9,18 @@
 //! another frontend. It may be given again what that request was given, and only that: a granted
 //! task is claimed anew under the same packet_iv.
 
+mod acts;
+mod config;
+mod held;
+
+pub use acts::{Act, Item, PacketIv, Poll};
+pub use config::DeliveryConfig;
+
 use crate::ids::ClientKey;
-use nublar_schemas::records::{AskPair, Grant, Holder, RequestRef, Tasks};
+use acts::{merge, unsent};
+use held::{Contact, Given, Held, HeldOffer, HeldPoll};
+use nublar_schemas::records::{Grant, Holder, Tasks};
 use std::collections::{BTreeMap, BTreeSet};
-
-/// What delivery goes by, in milliseconds.
-#[derive(Debug, Clone)]
-pub struct DeliveryConfig {
-    /// Name of this process, another one after every start.
-    pub frontend: String,
-    /// How long a first item waits for others.
-    pub coalesce: u64,
-    /// How long it waits for grants that were claimed.
-    pub wait_for_grants: u64,
-    /// How long it waits for what an equal request was given.
-    pub wait_for_given: u64,
-    /// How long an offer is kept; it is made again at a check-in.
-    pub keep_offers: u64,
-    /// How long a question or a cancel is kept for an agent that does not poll.
-    pub keep_errands: u64,
-    /// How long deliveries are remembered, against repeated grants.
-    pub keep_delivered: u64,
-    /// How long it is remembered what a request was given, for an agent that repeats it.
-    pub keep_given: u64,
-    /// A poll after a pause longer than this is a new contact.
-    pub contact_gap: u64,
-}
-
-impl DeliveryConfig {
-    /// The times of the design.
-    pub fn new(frontend: String) -> Self {
-        Self {
-            frontend,
-            coalesce: 6,
-            wait_for_grants: 150,
-            wait_for_given: 2_000,
-            keep_offers: 30 * 60_000,
-            keep_errands: 60_000,
-            keep_delivered: 60 * 60_000,
-            keep_given: 5 * 60_000,
-            contact_gap: 15_000,
-        }
-    }
-}
-
-/// A poll as it comes.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Poll {
-    /// Its number in this process.
-    pub number: i64,
-    /// Hash of the agent's session.
-    pub session: [u8; 16],
-    /// Version of the agent's event table.
-    pub table_version: i64,
-    /// The client's generation.
-    pub generation: i64,
-    /// The packet_iv of the request: that of an earlier one when the agent repeats it.
-    pub packet_iv: PacketIv,
-}
-
-/// Names the bytes of a request among those of its agent.
-pub type PacketIv = [u8; 16];
-
-/// One thing to bring to an agent.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Item {
-    /// A flow's request.
-    Task {
-        /// The flow.
-        flow: String,
-        /// The attempt.
-        attempt: i32,
-        /// Where the request stands.
-        request: RequestRef,
-        /// The agent is to overtake its other flows for it.
-        urgent: bool,
-    },
-    /// Questions, in order.
-    Ask(Vec<AskPair>),
-    /// Stop this flow.
-    Cancel(String),
-    /// Go on with uploads of a flow that has ended.
-    Resume {
-        /// The flow.
-        flow: String,
-        /// Where they stand.
-        request: RequestRef,
-    },
-    /// Run these event queries.
-    Table {
-        /// The version under which the agent is to take them.
-        version: i64,
-        /// Where they stand.
-        request: RequestRef,
-    },
-}
-
-/// What to do.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Act {
-    /// Append a check-in record; when that fails, say so with [`Delivery::check_in_failed`].
-    CheckIn(ClientKey),
-    /// Append a claim. Worth trying again only while the poll is held.
-    Claim {
-        /// The client.
-        client: ClientKey,
-        /// The flow.
-        flow: String,
-        /// The attempt.
-        attempt: i32,
-        /// The poll.
-        poll: i64,
-        /// The poll's packet_iv.
-        packet_iv: PacketIv,
-    },
-    /// Append an Unsent record, for as long as it takes.
-    Unsent {
-        /// The client.
-        client: ClientKey,
-        /// The flow.
-        flow: String,
-        /// The attempt.
-        attempt: i32,
-        /// The poll.
-        poll: i64,
-    },
-    /// Append an Unsure record, for as long as it takes.
-    Unsure {
-        /// The client.
-        client: ClientKey,
-        /// The flow.
-        flow: String,
-        /// The attempt.
-        attempt: i32,
-        /// The poll.
-        poll: i64,
-    },
-    /// Answer the poll with these; when that fails, say so with [`Delivery::failed`].
-    Answer {
-        /// The client.
-        client: ClientKey,
-        /// The poll.
-        poll: i64,
-        /// What to bring.
-        items: Vec<Item>,
-    },
-    /// End the poll with nothing: a newer one of the same client has come, or it was deleted.
-    End {
-        /// The client.
-        client: ClientKey,
-        /// The poll.
-        poll: i64,
-    },
-    /// Refuse the poll: it is of a session that is held down.
-    Refuse {
-        /// The client.
-        client: ClientKey,
-        /// The poll.
-        poll: i64,
-    },
-}
-
-#[derive(Debug)]
-struct HeldOffer {
-    attempt: i32,
-    until: u64,
-}
-
-#[derive(Debug)]
-struct HeldPoll {
-    number: i64,
-    packet_iv: PacketIv,
-    out: Vec<Item>,
-    /// Flows that were claimed for this poll and not granted yet.
-    claimed: BTreeSet<String>,
-    /// Flows that were claimed although they were granted to an equal request.
-    reclaimed: BTreeSet<String>,
-    first_item: Option<u64>,
-}
-
-#[derive(Debug, Default)]
-struct Contact {
-    seen: u64,
-    session: [u8; 16],
-    table_version: i64,
-    generation: i64,
-}
-
-/// A task that a request was given, here or at another frontend.
-#[derive(Debug)]
-struct Given {
-    packet_iv: PacketIv,
-    flow: String,
-    attempt: i32,
-    until: u64,
-}
-
-#[derive(Debug, Default)]
-struct Held {
-    contact: Option<Contact>,
-    offers: BTreeMap<String, HeldOffer>,
-    errands: Vec<(u64, Item)>,
-    poll: Option<HeldPoll>,
-    /// Highest attempt that was answered, for which poll, and until when to remember it.
-    delivered: BTreeMap<String, (i32, i64, u64)>,
-    given: Vec<Given>,
-    /// The one session that may poll, and until when.
-    holder: Option<(Vec<u8>, u64)>,
-    /// The questions and cancels of the last answer, and the request that it answered.
-    last_errands: (PacketIv, Vec<Item>),
-}
 
 /// The machine. See the [module](self).
 #[derive(Debug)]
@@ -616,7 +418,7 @@ impl Delivery {
                 continue;
             };
             let Some(poll) = &held.poll else { continue };
-            match answer_at(&self.config, poll) {
+            match poll.answer_at(&self.config) {
                 Some(at) if at <= now => {}
                 Some(later) => {
                     self.due.insert((later, client));
@@ -683,118 +485,10 @@ impl Delivery {
         if !poll.out.is_empty() {
             poll.first_item.get_or_insert(now);
         }
-        if let Some(at) = answer_at(&self.config, poll) {
+        if let Some(at) = poll.answer_at(&self.config) {
             self.due.insert((at, client.clone()));
         }
     }
-}
-
-impl Given {
-    fn of(grant: &Grant, until: u64) -> Option<Self> {
-        Some(Self {
-            packet_iv: grant.packet_iv[..].try_into().ok()?,
-            flow: grant.flow_id.clone(),
-            attempt: grant.attempt,
-            until,
-        })
-    }
-}
-
-impl Held {
-    /// A new attempt is offered: what is left of questions about older ones has been answered at
-    /// another frontend, and would only end a poll that is to bring something.
-    fn forget_questions(&mut self, flow: &str) {
-        let wanted = |item: &mut Item| {
-            let Item::Ask(pairs) = item else { return true };
-            pairs.retain(|pair| pair.flow_id != flow);
-            !pairs.is_empty()
-        };
-        self.errands.retain_mut(|(_, item)| wanted(item));
-        self.last_errands.1.retain_mut(wanted);
-    }
-}
-
-impl HeldPoll {
-    /// Whether it waits for what its request was given before: an answer without that loses it.
-    fn waits_for_given(&self) -> bool {
-        !self.claimed.is_disjoint(&self.reclaimed)
-    }
-
-    /// Claims what an equal request was given, once.
-    fn claim_again(&mut self, client: &ClientKey, given: &Given) -> Option<Act> {
-        let is_here = |item: &Item| matches!(item, Item::Task { flow, .. } if *flow == given.flow);
-        if given.packet_iv != self.packet_iv
-            || self.out.iter().any(is_here)
-            || !self.reclaimed.insert(given.flow.clone())
-        {
-            return None;
-        }
-        self.claimed.insert(given.flow.clone());
-        Some(Act::Claim {
-            client: client.clone(),
-            flow: given.flow.clone(),
-            attempt: given.attempt,
-            poll: self.number,
-            packet_iv: self.packet_iv,
-        })
-    }
-}
-
-/// When the poll is to be answered, if it has anything.
-fn answer_at(config: &DeliveryConfig, poll: &HeldPoll) -> Option<u64> {
-    let wait = if poll.claimed.is_empty() {
-        config.coalesce
-    } else if poll.waits_for_given() {
-        config.wait_for_given
-    } else {
-        config.wait_for_grants
-    };
-    poll.first_item.map(|first| first + wait)
-}
-
-fn unsent(client: &ClientKey, grant: &Grant) -> Act {
-    Act::Unsent {
-        client: client.clone(),
-        flow: grant.flow_id.clone(),
-        attempt: grant.attempt,
-        poll: grant.poll,
-    }
-}
-
-/// All questions of one answer in one item, without those about flows that start in it: the
-/// agent works on the messages of an answer side by side.
-fn merge(items: Vec<Item>) -> Vec<Item> {
-    let starts: BTreeSet<_> = items
-        .iter()
-        .filter_map(|item| {
-            if let Item::Task { flow, .. } = item {
-                Some(flow.clone())
-            } else {
-                None
-            }
-        })
-        .collect();
-    let mut pairs: Vec<AskPair> = Vec::new();
-    let mut merged = Vec::new();
-    for item in items {
-        match item {
-            Item::Ask(asked) => {
-                for pair in asked
-                    .into_iter()
-                    .filter(|pair| !starts.contains(&pair.flow_id))
-                {
-                    pairs.retain(|older| older.flow_id != pair.flow_id);
-                    pairs.push(pair);
-                }
-            }
-            other if merged.contains(&other) => {}
-            other => merged.push(other),
-        }
-    }
-    if !pairs.is_empty() {
-        merged.push(Item::Ask(pairs));
-    }
-    merged
 }
 
 #[cfg(test)]

@@ -3,7 +3,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
 use super::*;
-use nublar_schemas::records::{Ask, Cancel, Header, Holder, Offer, Withdraw};
+use nublar_schemas::records::{Ask, AskPair, Cancel, Header, Holder, Offer, RequestRef, Withdraw};
 
 fn client() -> ClientKey {
     ClientKey {
