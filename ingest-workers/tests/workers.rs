@@ -9,7 +9,7 @@ use nublar_core::letters;
 use nublar_ingest_workers::{Config, Ports, run};
 use nublar_ports::index::faulty::{Calls, Fault, Faults, FaultyIndex};
 use nublar_ports::index::memory::MemoryIndex;
-use nublar_ports::index::{self, Bucket, Collection, Index, IndexError, Outcome, Page, Query};
+use nublar_ports::index::{Collection, Index as _};
 use nublar_ports::log::{From, MemoryLog, Retention, TailEvent, TopicSpec};
 use nublar_ports::objects::memory::MemoryObjects;
 use nublar_ports::{Log, Objects};
@@ -25,7 +25,6 @@ use prost::Message;
 use serde_json::json;
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
@@ -393,100 +392,11 @@ async fn a_record_of_a_newer_program_halts_the_partition() {
     worker.stop().await;
 }
 
-/// An index that cannot store rows, until it is told to.
-struct Choosy {
-    inner: MemoryIndex,
-    stubborn: Arc<AtomicBool>,
-}
-
-#[async_trait::async_trait]
-impl Index for Choosy {
-    async fn prepare(&self) -> Result<(), IndexError> {
-        self.inner.prepare().await
-    }
-
-    async fn create(
-        &self,
-        collection: Collection,
-        org: &str,
-        documents: Vec<index::Document>,
-    ) -> Result<Vec<Outcome>, IndexError> {
-        if collection == Collection::Rows && self.stubborn.load(Ordering::SeqCst) {
-            let no = || Outcome::Poison("no rows today".to_owned());
-            return Ok(documents.iter().map(|_| no()).collect());
-        }
-        self.inner.create(collection, org, documents).await
-    }
-
-    async fn put(
-        &self,
-        collection: Collection,
-        org: &str,
-        documents: Vec<index::Document>,
-    ) -> Result<Vec<Outcome>, IndexError> {
-        self.inner.put(collection, org, documents).await
-    }
-
-    async fn remove(
-        &self,
-        collection: Collection,
-        org: &str,
-        removals: Vec<index::Removal>,
-    ) -> Result<(), IndexError> {
-        self.inner.remove(collection, org, removals).await
-    }
-
-    async fn get(
-        &self,
-        collection: Collection,
-        org: &str,
-        bucket: Option<Bucket>,
-        id: &str,
-    ) -> Result<Option<index::Document>, IndexError> {
-        self.inner.get(collection, org, bucket, id).await
-    }
-
-    async fn query(
-        &self,
-        collection: Collection,
-        org: &str,
-        query: &Query,
-    ) -> Result<Page, IndexError> {
-        self.inner.query(collection, org, query).await
-    }
-
-    async fn count(
-        &self,
-        collection: Collection,
-        org: &str,
-        query: &Query,
-    ) -> Result<u64, IndexError> {
-        self.inner.count(collection, org, query).await
-    }
-
-    async fn refresh(&self, collection: Collection) -> Result<(), IndexError> {
-        self.inner.refresh(collection).await
-    }
-}
-
 #[tokio::test]
 async fn a_letter_is_the_record_that_can_be_tried_again_once_its_reason_is_gone() {
     let bench = Bench::new().await;
-    let stubborn = Arc::new(AtomicBool::new(true));
-    let ports = Ports {
-        log: Arc::new(bench.log.clone()),
-        index: Arc::new(Choosy {
-            inner: bench.index.inner().clone(),
-            stubborn: stubborn.clone(),
-        }),
-        objects: Arc::new(bench.objects.clone()),
-    };
-    let config = Config {
-        report_ms: 50,
-        ..Config::default()
-    };
-    let shutdown = CancellationToken::new();
-    let task = tokio::spawn(run(config, ports, shutdown.clone()));
+    bench.faults().poison(Some(Collection::Rows));
+    let worker = bench.start();
     bench
         .send("results", vec![rows(0, 1), rows(1, 20_000)])
         .await;
@@ -518,13 +428,12 @@ async fn a_letter_is_the_record_that_can_be_tried_again_once_its_reason_is_gone(
             eventually!(bench.marked("dead-letters").await == 4);
             assert_eq!(bench.documents(Collection::DeadLetters), 2);
             assert_eq!(bench.documents(Collection::Rows), 0);
-            stubborn.store(false, Ordering::SeqCst);
+            bench.faults().poison(None);
         }
     }
     assert_eq!(bench.documents(Collection::Rows), 2);
     assert_eq!(bench.values("dead-letters").await.len(), 4);
-    shutdown.cancel();
-    task.await.unwrap().unwrap();
+    worker.stop().await;
 }
 
 #[tokio::test]

@@ -187,7 +187,7 @@ pub struct Cursor {
 }
 
 /// Part of a list, by (order, id).
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Page {
     /// The documents.
     pub documents: Vec<Document>,

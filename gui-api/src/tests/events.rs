@@ -4,7 +4,6 @@ use super::stage::{CLIENT, Stage};
 use axum::http::StatusCode;
 use nublar_schemas::agent::{LogMessage, VeloMessage, VqlRequest, VqlResponse};
 use serde_json::{Value, json};
-use std::sync::atomic::Ordering;
 
 /// A message of rows, at a time in microseconds.
 pub(super) fn rows(name: &str, at_us: u64, lines: &[&str]) -> VeloMessage {
@@ -73,7 +72,7 @@ async fn every_name_is_listed_with_its_rows_log_lines_and_times() {
             rows(PARTS, 0, &["{}"]),
         ])
         .await;
-    stage.hides.store(true, Ordering::SeqCst);
+    stage.faults.hide();
     let listed = stage.json(&at("")).await;
     let second = |seconds: u64| seconds * 1_000_000;
     assert_eq!(
@@ -111,7 +110,7 @@ async fn rows_come_by_time_as_they_were_written_with_what_they_lack() {
             logs(PARTS, now, &["a line"]),
         ])
         .await;
-    stage.hides.store(true, Ordering::SeqCst);
+    stage.faults.hide();
     let tags = |time: &str| {
         format!("\"ClientId\":\"{CLIENT}\",\"_ts\":{time},\"_Source\":\"Custom.Parts/One\"")
     };

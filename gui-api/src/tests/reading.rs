@@ -7,7 +7,6 @@ use axum::http::{Method, Request, StatusCode};
 use nublar_ports::index::faulty::{Calls, Fault};
 use nublar_schemas::agent::{LogMessage, VeloMessage, VqlRequest, VqlResponse};
 use serde_json::{Value, json};
-use std::sync::atomic::Ordering;
 
 pub(super) const FLOW: &str = "F.DC2M4H5TA9T34";
 
@@ -372,7 +371,7 @@ async fn many_messages_are_read_page_by_page() {
 async fn a_late_index_is_asked_to_show_what_it_has() {
     let stage = Stage::new().await;
     stage.store([rows("A", 0, &["{\"n\":0}"])]).await;
-    stage.hides.store(true, Ordering::SeqCst);
+    stage.faults.hide();
     stage
         .tell(
             Kind::Flow,
@@ -382,7 +381,7 @@ async fn a_late_index_is_asked_to_show_what_it_has() {
         )
         .await;
     assert_eq!(stage.get(&at("/results/A")).await.text(), "{\"n\":0}\n");
-    assert!(!stage.hides.load(Ordering::SeqCst));
+    assert!(!stage.faults.hides());
     stage.end().await;
 }
 

@@ -5,7 +5,6 @@ use crate::clock::now_us;
 use crate::config::Config;
 use crate::server::router;
 use crate::tails::{self, Kind};
-use async_trait::async_trait;
 use axum::Router;
 use axum::body::{Body, Bytes, to_bytes};
 use axum::http::{HeaderMap, Method, Request, StatusCode};
@@ -17,7 +16,7 @@ use nublar_core::mac::{MacKey, MacKeys};
 use nublar_core::partition;
 use nublar_ports::index::faulty::{Faults, FaultyIndex};
 use nublar_ports::index::memory::MemoryIndex;
-use nublar_ports::index::{self, Bucket, Collection, Index, IndexError, Outcome, Page, Query};
+use nublar_ports::index::{self, Bucket, Collection, Index as _};
 use nublar_ports::log::MemoryLog;
 use nublar_ports::log::faulty::{self, FaultyLog};
 use nublar_ports::log::{From as Begin, Retention, TailEvent, TopicSpec};
@@ -33,7 +32,7 @@ use nublar_schemas::topics::{self, Partitions, Topic};
 use prost::Message;
 use serde_json::{Value, json};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
+use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Duration;
 use tokio::task::JoinSet;
 use tower::ServiceExt;
@@ -46,8 +45,6 @@ pub(super) struct Stage {
     pub(super) log: Arc<dyn Log>,
     pub(super) log_faults: faulty::Faults,
     pub(super) index: MemoryIndex,
-    /// Lists of the index are empty until it is refreshed.
-    pub(super) hides: Arc<AtomicBool>,
     pub(super) faults: Faults,
     pub(super) objects: MemoryObjects,
     pub(super) app: Arc<App>,
@@ -139,14 +136,10 @@ impl Stage {
         let log = FaultyLog::new(log);
         let log_faults = log.faults();
         let faults = Faults::new();
-        let late = Late {
-            inner: MemoryIndex::new(),
-            hides: Arc::default(),
-        };
         let stage = Self::over(
             Arc::new(log),
             log_faults,
-            late,
+            MemoryIndex::new(),
             faults,
             MemoryObjects::new(),
             deadline,
@@ -158,14 +151,10 @@ impl Stage {
 
     /// Another server over the same ports, as after a restart or beside this one.
     pub(super) async fn another(&self) -> Self {
-        let late = Late {
-            inner: self.index.clone(),
-            hides: Arc::clone(&self.hides),
-        };
         let stage = Self::over(
             Arc::clone(&self.log),
             self.log_faults.clone(),
-            late,
+            self.index.clone(),
             self.faults.clone(),
             self.objects.clone(),
             self.app.config.deadline,
@@ -177,7 +166,7 @@ impl Stage {
     fn over(
         log: Arc<dyn Log>,
         log_faults: faulty::Faults,
-        late: Late,
+        index: MemoryIndex,
         faults: Faults,
         objects: MemoryObjects,
         deadline: Duration,
@@ -192,7 +181,7 @@ impl Stage {
         let app = Arc::new(App::new(
             config,
             Arc::clone(&log),
-            Arc::new(FaultyIndex::new(late.clone(), faults.clone())),
+            Arc::new(FaultyIndex::new(index.clone(), faults.clone())),
             Arc::new(objects.clone()),
             keys(),
         ));
@@ -201,8 +190,7 @@ impl Stage {
         Self {
             log,
             log_faults,
-            index: late.inner,
-            hides: late.hides,
+            index,
             faults,
             objects,
             router: router(Arc::clone(&app)),
@@ -546,84 +534,4 @@ pub(super) async fn until(condition: impl Fn() -> bool) {
         }
     });
     waited.await.expect("the condition never held");
-}
-
-/// An index whose lists are late, as a list of a large index is.
-#[derive(Clone)]
-struct Late {
-    inner: MemoryIndex,
-    hides: Arc<AtomicBool>,
-}
-
-#[async_trait]
-impl Index for Late {
-    async fn prepare(&self) -> Result<(), IndexError> {
-        self.inner.prepare().await
-    }
-
-    async fn create(
-        &self,
-        collection: Collection,
-        org: &str,
-        documents: Vec<index::Document>,
-    ) -> Result<Vec<Outcome>, IndexError> {
-        self.inner.create(collection, org, documents).await
-    }
-
-    async fn put(
-        &self,
-        collection: Collection,
-        org: &str,
-        documents: Vec<index::Document>,
-    ) -> Result<Vec<Outcome>, IndexError> {
-        self.inner.put(collection, org, documents).await
-    }
-
-    async fn remove(
-        &self,
-        collection: Collection,
-        org: &str,
-        removals: Vec<index::Removal>,
-    ) -> Result<(), IndexError> {
-        self.inner.remove(collection, org, removals).await
-    }
-
-    async fn get(
-        &self,
-        collection: Collection,
-        org: &str,
-        bucket: Option<Bucket>,
-        id: &str,
-    ) -> Result<Option<index::Document>, IndexError> {
-        self.inner.get(collection, org, bucket, id).await
-    }
-
-    async fn query(
-        &self,
-        collection: Collection,
-        org: &str,
-        query: &Query,
-    ) -> Result<Page, IndexError> {
-        if self.hides.load(Ordering::SeqCst) {
-            return Ok(Page {
-                documents: Vec::new(),
-                next: None,
-            });
-        }
-        self.inner.query(collection, org, query).await
-    }
-
-    async fn count(
-        &self,
-        collection: Collection,
-        org: &str,
-        query: &Query,
-    ) -> Result<u64, IndexError> {
-        self.inner.count(collection, org, query).await
-    }
-
-    async fn refresh(&self, collection: Collection) -> Result<(), IndexError> {
-        self.hides.store(false, Ordering::SeqCst);
-        self.inner.refresh(collection).await
-    }
 }

@@ -44,6 +44,8 @@ struct State {
     left: Option<u64>,
     writes: u64,
     reads: u64,
+    hides: bool,
+    poison: Option<Collection>,
 }
 
 impl Faults {
@@ -79,6 +81,27 @@ impl Faults {
     /// How many reads were asked for so far, those that went wrong included.
     pub fn reads(&self) -> u64 {
         self.lock().reads
+    }
+
+    /// Queries of the index find nothing until it is refreshed, as one shows late what it has.
+    pub fn hide(&self) {
+        self.lock().hides = true;
+    }
+
+    /// Whether they find nothing now.
+    pub fn hides(&self) -> bool {
+        self.lock().hides
+    }
+
+    /// The index can store no document of this collection, however often it is tried.
+    pub fn poison(&self, collection: Option<Collection>) {
+        self.lock().poison = collection;
+    }
+
+    /// What becomes of these documents instead of being stored.
+    fn poisoned(&self, collection: Collection, documents: usize) -> Option<Vec<Outcome>> {
+        let poisoned = self.lock().poison == Some(collection);
+        poisoned.then(|| vec![Outcome::Poison("a test said so".into()); documents])
     }
 
     /// What happens to the call that begins now.
@@ -166,6 +189,9 @@ impl<I: Index> Index for FaultyIndex<I> {
         org: &str,
         documents: Vec<Document>,
     ) -> Result<Vec<Outcome>, IndexError> {
+        if let Some(poisoned) = self.faults.poisoned(collection, documents.len()) {
+            return Ok(poisoned);
+        }
         self.run(true, self.inner.create(collection, org, documents))
             .await
     }
@@ -176,6 +202,9 @@ impl<I: Index> Index for FaultyIndex<I> {
         org: &str,
         documents: Vec<Document>,
     ) -> Result<Vec<Outcome>, IndexError> {
+        if let Some(poisoned) = self.faults.poisoned(collection, documents.len()) {
+            return Ok(poisoned);
+        }
         self.run(true, self.inner.put(collection, org, documents))
             .await
     }
@@ -207,8 +236,13 @@ impl<I: Index> Index for FaultyIndex<I> {
         org: &str,
         query: &Query,
     ) -> Result<Page, IndexError> {
-        self.run(false, self.inner.query(collection, org, query))
-            .await
+        let page = self.run(false, self.inner.query(collection, org, query));
+        let page = page.await?;
+        Ok(if self.faults.hides() {
+            Page::default()
+        } else {
+            page
+        })
     }
 
     async fn count(
@@ -222,6 +256,8 @@ impl<I: Index> Index for FaultyIndex<I> {
     }
 
     async fn refresh(&self, collection: Collection) -> Result<(), IndexError> {
-        self.run(false, self.inner.refresh(collection)).await
+        self.run(false, self.inner.refresh(collection)).await?;
+        self.faults.lock().hides = false;
+        Ok(())
     }
 }
