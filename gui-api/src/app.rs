@@ -3,16 +3,16 @@
 use crate::clock::now_us;
 use crate::config::Config;
 use crate::refusal::{Answer, Refusal};
-use crate::routes::collect::Requests;
-use crate::routes::uploads::Hashes;
+use crate::remembered::Remembered;
 use crate::tails::{Commands, FOLLOWERS, Recent, Registry, Settings, Wishes};
 use aws_lc_rs::rand;
+use bytes::Bytes;
 use nublar_core::ids::{ClientKey, OrgId};
 use nublar_core::mac::MacKeys;
 use nublar_core::partition;
 use nublar_core::sealed::SealKeys;
 use nublar_ports::{Index, Log, Objects};
-use nublar_schemas::records::Header;
+use nublar_schemas::records::{Header, RequestRef};
 use nublar_schemas::topics;
 use std::collections::HashMap;
 use std::future::Future;
@@ -20,6 +20,11 @@ use std::sync::{Arc, Mutex, PoisonError};
 use tokio::sync::Semaphore;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
+
+/// How many requests are known to stand in the log already.
+const REQUESTS: usize = 1_000;
+/// How many files' hashes are remembered.
+const HASHES: usize = 100_000;
 
 pub(crate) struct App {
     pub(crate) config: Config,
@@ -35,8 +40,10 @@ pub(crate) struct App {
     pub(crate) settings: Settings,
     pub(crate) commands: Commands,
     pub(crate) wishes: Wishes,
-    pub(crate) requests: Requests,
-    pub(crate) hashes: Hashes,
+    /// Requests that stand in the log already, by hash: where, and since when.
+    pub(crate) requests: Remembered<Bytes, (RequestRef, i64)>,
+    /// SHA-256 of whole files, by what they are made of.
+    pub(crate) hashes: Remembered<String, String>,
     /// Who follows events takes one.
     pub(crate) followers: Arc<Semaphore>,
     pub(crate) shutdown: CancellationToken,
@@ -64,8 +71,8 @@ impl App {
             registry: Registry::default(),
             commands: Commands::default(),
             wishes: Wishes::default(),
-            requests: Requests::default(),
-            hashes: Hashes::default(),
+            requests: Remembered::new(REQUESTS),
+            hashes: Remembered::new(HASHES),
             followers: Arc::new(Semaphore::new(FOLLOWERS)),
             shutdown: CancellationToken::new(),
             partitions: Mutex::default(),

@@ -21,6 +21,7 @@ mod config;
 mod guard;
 mod lists;
 mod refusal;
+mod remembered;
 mod routes;
 mod search;
 mod server;

@@ -28,6 +28,23 @@ pub fn upload_instance(
     ])
 }
 
+/// Which upload a buffer of a client event belongs to. Each event query numbers its uploads from 0,
+/// anew whenever its agent starts, so that a number and a path name many files over the years. All
+/// buffers of a plain file carry the time of its last change too; the last one of a sparse file has
+/// none, so versions of that are told apart by their size alone.
+pub fn event_upload_instance(buffer: &FileBuffer) -> ContentId {
+    let path = buffer.pathspec.as_ref().map(Message::encode_to_vec);
+    let version = if buffer.is_sparse { 0 } else { buffer.mtime };
+    ContentId::of(&[
+        b"event upload",
+        &buffer.upload_number.to_le_bytes(),
+        &path.unwrap_or_default(),
+        &[u8::from(buffer.is_sparse)],
+        &buffer.size.to_le_bytes(),
+        &version.to_le_bytes(),
+    ])
+}
+
 /// How much of a file there is to be, and whether it is there.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Extent {

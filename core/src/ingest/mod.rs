@@ -16,7 +16,7 @@ mod seal;
 mod sums;
 
 pub use arrange::{Arranged, Found, Piece, arrange};
-pub use files::{Extent, plain_data, upload_instance};
+pub use files::{Extent, event_upload_instance, plain_data, upload_instance};
 pub use inflate::{InflateError, inflate};
 pub use plan::{
     CLIENT_INFO, Collection, EVENT_LOGS, EVENT_ROWS, Fact, Part, Plan, Refused, object_of, plan,

@@ -1,6 +1,6 @@
 //! From one record to its parts.
 
-use super::files::upload_instance;
+use super::files::{event_upload_instance, upload_instance};
 use super::{message_id, week_of, week_of_event};
 use crate::hidden::HiddenNames;
 use crate::ids::{ClientKey, ContentId, FlowId, OrgId, Session, hex};
@@ -244,7 +244,7 @@ fn event(
         object: None,
     };
     if let Some(buffer) = decoded.file_buffer {
-        part.source = instance(&message.session, &buffer).to_string();
+        part.source = event_upload_instance(&buffer).to_string();
         part.order = i64::try_from(buffer.offset).unwrap_or(i64::MAX);
         part.size = buffer_len(&buffer);
         (part.body, part.object) = without_data(key, id, buffer);

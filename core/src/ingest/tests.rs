@@ -335,6 +335,24 @@ fn a_file_that_a_client_event_uploads_is_kept_without_a_flow() {
 }
 
 #[test]
+fn versions_of_a_file_that_client_events_upload_are_files_of_their_own() {
+    let of_event = |size: u64, mtime: i64, sparse: bool| {
+        let mut message = buffer(0, b"part");
+        message.session_id = "F.Monitoring".into();
+        let buffer = message.file_buffer.as_mut().unwrap();
+        (buffer.size, buffer.mtime, buffer.is_sparse) = (size, mtime, sparse);
+        planned(&record(vec![message])).parts[0].source.clone()
+    };
+    let known = of_event(4, 1_000, false);
+    assert_eq!(of_event(4, 1_000, false), known);
+    for other in [(4, 2_000, false), (5, 1_000, false), (4, 1_000, true)] {
+        assert_ne!(of_event(other.0, other.1, other.2), known, "{other:?}");
+    }
+    // The buffer with a sparse file's index has no time of change.
+    assert_eq!(of_event(4, 0, true), of_event(4, 1_000, true));
+}
+
+#[test]
 fn what_cannot_be_stored_is_refused_alone() {
     let mut messages = record(vec![
         rows(0, 1, 1),

@@ -18,34 +18,13 @@ use nublar_schemas::codec::Record;
 use nublar_schemas::records::{FlowCreated, Request, RequestRef, Scheduling};
 use nublar_schemas::topics;
 use serde_json::json;
-use std::collections::{HashMap, VecDeque};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 
 /// Seconds until a flow must have ended, unless said otherwise, and at most.
 const USUAL_DEADLINE_S: u64 = 7 * 86_400;
 const LONGEST_DEADLINE_S: u64 = 28 * 86_400;
-/// How many requests are known to stand in the log already.
-const REUSED: usize = 1_000;
 /// For how long a request is not appended again; it is kept for much longer.
 const REUSED_US: i64 = 3_600_000_000;
-
-/// Requests that stand in the log already.
-#[derive(Debug, Default)]
-pub(crate) struct Requests {
-    known: Mutex<Known>,
-}
-
-#[derive(Debug, Default)]
-struct Known {
-    by_hash: HashMap<Bytes, (RequestRef, i64)>,
-    order: VecDeque<Bytes>,
-}
-
-impl Requests {
-    fn lock(&self) -> MutexGuard<'_, Known> {
-        self.known.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
 
 /// `POST /clients/{client}/flows` → 201 `{"flow_id", "client_id", "artifacts", "results"}`.
 pub(crate) async fn collect(
@@ -178,13 +157,10 @@ pub(super) async fn request(app: &App, body: &Bytes) -> Answer<RequestRef> {
     let hash = Bytes::copy_from_slice(blake3::hash(body).as_bytes());
     let header = app.header(None, 0);
     let now_us = header.at_us;
+    if let Some((known, at_us)) = app.requests.get(&hash)
+        && now_us - at_us < REUSED_US
     {
-        let requests = app.requests.lock();
-        if let Some((known, at_us)) = requests.by_hash.get(&hash)
-            && now_us - at_us < REUSED_US
-        {
-            return Ok(known.clone());
-        }
+        return Ok(known);
     }
     let record = Request {
         header,
@@ -204,19 +180,7 @@ pub(super) async fn request(app: &App, body: &Bytes) -> Answer<RequestRef> {
         partition: i32::try_from(partition).unwrap_or(i32::MAX),
         offset: i64::try_from(offset).unwrap_or(i64::MAX),
     };
-    let mut requests = app.requests.lock();
-    if requests
-        .by_hash
-        .insert(hash.clone(), (place.clone(), now_us))
-        .is_none()
-    {
-        requests.order.push_back(hash);
-    }
-    if requests.order.len() > REUSED
-        && let Some(oldest) = requests.order.pop_front()
-    {
-        requests.by_hash.remove(&oldest);
-    }
+    app.requests.put(hash, (place.clone(), now_us));
     Ok(place)
 }
 

@@ -16,7 +16,7 @@ use bytes::Bytes;
 use futures::future::ready;
 use futures::stream::{self, BoxStream};
 use futures::{StreamExt, TryStreamExt};
-use nublar_core::ids::{FlowId, Life, hex};
+use nublar_core::ids::{Life, hex};
 use nublar_ports::index::{Collection, Document, Query};
 use serde_json::{Value, json};
 use std::collections::{BTreeMap, BTreeSet};
@@ -154,7 +154,7 @@ fn id_of(name: &str) -> String {
     Life::of_name(name).map_or_else(|| name.to_owned(), |life| life.client.client.to_string())
 }
 
-/// A flow of a client.
+/// A client, and its flow or nothing.
 type Place = (String, String);
 
 /// Files, by client, flow and instance.
@@ -166,11 +166,7 @@ fn uploads(app: Arc<App>) -> Lines {
             let buffers = documents(Arc::clone(&app), Collection::Buffers, all());
             let mut listed = std::pin::pin!(buffers);
             while let Some(document) = listed.try_next().await? {
-                // Files of client events belong to no flow.
-                if is_upload(&document.source)
-                    && !document.flow.is_empty()
-                    && app.lives(&document.client)
-                {
+                if is_upload(&document.source) && app.lives(&document.client) {
                     flows.insert((document.client, document.flow));
                 }
             }
@@ -186,11 +182,14 @@ fn uploads(app: Arc<App>) -> Lines {
 }
 
 async fn of_flow(app: &Arc<App>, (client, flow): Place) -> Answer<Vec<Value>> {
-    let id: FlowId = flow.parse()?;
     let Some(life) = Life::of_name(&client) else {
         return Ok(Vec::new());
     };
-    let within = Within::flow(&life, &id);
+    // Files of client events belong to no flow.
+    let within = match flow.as_str() {
+        "" => Within::events(&life),
+        flow => Within::flow(&life, &flow.parse()?),
+    };
     let found: Vec<Found> = app.found(Collection::Buffers, &within, 0).await?;
     let mut described = describe(app, &within, by_upload(&found)).await?;
     described.sort_by(|a, b| a.instance.cmp(&b.instance));

@@ -1,4 +1,5 @@
-//! Uploads: which files a flow has, how much of each is there, and their bytes.
+//! Uploads: which files a flow has, or a client's events brought, how much of each is there, and their
+//! bytes.
 
 use super::answers::{PARTIAL, Shared, TOTAL, streamed, value};
 use super::flows::Flow;
@@ -7,7 +8,7 @@ use super::resume::{announced, is_of};
 use crate::app::App;
 use crate::guard::Params;
 use crate::refusal::{Answer, Refusal};
-use crate::stored::{Found, LOOKED_AT, Upload, Within, by_upload, content, describe, find};
+use crate::stored::{LOOKED_AT, Upload, Within, by_upload, content, describe, find};
 use aws_lc_rs::digest;
 use axum::Json;
 use axum::extract::{Path, State};
@@ -19,46 +20,18 @@ use nublar_core::ingest::Seal;
 use nublar_ports::index::Collection;
 use serde::Deserialize;
 use serde_json::{Value, json};
-use std::collections::{HashMap, HashSet, VecDeque};
+use std::collections::HashSet;
 use std::ops::Range;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
+/// The session of client events.
+const EVENTS: &str = "F.Monitoring";
+/// How many bytes of files a flow's document says are stored.
+pub(super) const UPLOADED: &str = "total_uploaded_bytes";
 /// How many uploads one list shows unless said otherwise.
 const USUAL: usize = 1_000;
 /// How many bytes a list reads to compute hashes; what is larger has its hash when asked for.
 const HASHED: u64 = 64 << 20;
-/// How many hashes are remembered.
-const REMEMBERED: usize = 100_000;
-
-/// SHA-256 of whole files, by what they are made of.
-#[derive(Debug, Default)]
-pub(crate) struct Hashes {
-    state: Mutex<(HashMap<String, String>, VecDeque<String>)>,
-}
-
-impl Hashes {
-    fn get(&self, key: &str) -> Option<String> {
-        self.state
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .0
-            .get(key)
-            .cloned()
-    }
-
-    fn put(&self, key: String, hash: String) {
-        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
-        let (known, order) = &mut *state;
-        if known.insert(key.clone(), hash).is_none() {
-            order.push_back(key);
-        }
-        if order.len() > REMEMBERED
-            && let Some(oldest) = order.pop_front()
-        {
-            known.remove(&oldest);
-        }
-    }
-}
 
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -71,15 +44,49 @@ pub(crate) struct Listed {
     hash: bool,
 }
 
-/// `GET .../uploads?start&limit&hash` → `[{"upload_id", "name", "path", ...}]`.
+/// Whose files are asked for.
+struct Of {
+    within: Within,
+    /// Bytes that are known to be stored.
+    stored: u64,
+    /// Whether all came that will come of itself.
+    ended: bool,
+}
+
+impl Of {
+    /// Of a flow, or of the client's events by the name that agents send them under.
+    async fn path(app: &App, client: &str, flow: &str) -> Answer<Self> {
+        if flow == EVENTS {
+            let key = app.client(client)?;
+            app.known(&key).await?;
+            return Ok(Self {
+                within: Within::events(&app.registry.life(&key)),
+                stored: 1,
+                ended: false,
+            });
+        }
+        let flow = app.flow(client, flow).await?;
+        Ok(Self {
+            within: flow.within(),
+            stored: flow.number(UPLOADED),
+            ended: Flow::has_ended(&flow.body),
+        })
+    }
+}
+
+/// `GET .../uploads?start&limit&hash` → `[{"upload_id", "name", "path", ...}]`; of the flow
+/// `F.Monitoring` those that the client's events brought.
 pub(crate) async fn list(
     State(app): Shared,
     Path((client, flow)): Path<(String, String)>,
     Params(asked): Params<Listed>,
 ) -> Answer<Response> {
-    let flow = app.flow(&client, &flow).await?;
-    let within = flow.within();
-    let found = buffers(&app, &flow).await?;
+    let Of {
+        within,
+        stored,
+        ended,
+    } = Of::path(&app, &client, &flow).await?;
+    let found = app.found(Collection::Buffers, &within, stored).await?;
     let all = by_upload(&found);
     let total = all.len();
     let ids: HashSet<String> = all.iter().map(|parts| parts.instance.clone()).collect();
@@ -89,7 +96,7 @@ pub(crate) async fn list(
         .take(asked.limit.unwrap_or(USUAL))
         .collect();
     let described = describe(&app, &within, some).await?;
-    let announced = if Flow::has_ended(&flow.body) && described.iter().any(|one| !one.complete) {
+    let announced = if ended && described.iter().any(|one| !one.complete) {
         announced(&app, &within).await?
     } else {
         Vec::new()
@@ -150,11 +157,6 @@ fn affords(app: &App, within: &Within, upload: &Upload, budget: &mut u64) -> boo
     left.is_some()
 }
 
-pub(super) async fn buffers(app: &App, flow: &Flow) -> Answer<Vec<Found>> {
-    let stored = flow.number("total_uploaded_bytes");
-    app.found(Collection::Buffers, &flow.within(), stored).await
-}
-
 fn shown(upload: &Upload, sha256: Option<&str>, seal: Option<&Seal>) -> Value {
     json!({
         "upload_id": upload.instance,
@@ -162,6 +164,7 @@ fn shown(upload: &Upload, sha256: Option<&str>, seal: Option<&Seal>) -> Value {
         "path": upload.path,
         "components": upload.components,
         "accessor": upload.accessor,
+        "modified_us": upload.modified_us,
         "size": upload.size,
         "stored": upload.arranged.total,
         "expected": upload.expected,
@@ -263,11 +266,10 @@ pub(crate) async fn ranges(
 }
 
 async fn one(app: &Arc<App>, client: &str, flow: &str, upload: &str) -> Answer<(Within, Upload)> {
-    let flow = app.flow(client, flow).await?;
-    let within = flow.within();
+    let Of { within, .. } = Of::path(app, client, flow).await?;
     let found = find(app, &within, upload).await?;
     let found = found.ok_or_else(|| {
-        Refusal::missing(format!("flow {} has no upload {upload}", flow.id))
+        Refusal::missing(format!("flow {flow} has no upload {upload}"))
             .hint("upload ids stand in the list of the flow's uploads")
     })?;
     Ok((within, found))

@@ -16,13 +16,14 @@ const LISTED: usize = 2_000;
 /// How many bodies are read at once; each may have some MiB.
 const READ: usize = 8;
 
-/// Where a flow's documents are.
+/// Where a flow's documents are, or those of the files that a client's events brought.
 #[derive(Debug, Clone)]
 pub(crate) struct Within {
     pub(crate) client: String,
+    /// Empty of events.
     pub(crate) flow: String,
     key: ClientKey,
-    flow_id: FlowId,
+    flow_id: Option<FlowId>,
     bucket: Bucket,
 }
 
@@ -32,8 +33,19 @@ impl Within {
             client: life.name(),
             flow: flow.to_string(),
             key: life.client.clone(),
-            flow_id: flow.clone(),
+            flow_id: Some(flow.clone()),
             bucket: week_of(flow).map_or(Bucket::Undated, Bucket::Week),
+        }
+    }
+
+    /// The files of client events: they have no time.
+    pub(crate) fn events(life: &Life) -> Self {
+        Self {
+            client: life.name(),
+            flow: String::new(),
+            key: life.client.clone(),
+            flow_id: None,
+            bucket: Bucket::Undated,
         }
     }
 
@@ -111,7 +123,10 @@ impl App {
 
     /// What is known of a whole file since its flow has ended; of what it is made of now.
     pub(crate) async fn seal(&self, within: &Within, upload: &Upload) -> Answer<Option<Seal>> {
-        let id = Seal::id(&within.key, &within.flow_id, &upload.instance).to_string();
+        let Some(flow) = &within.flow_id else {
+            return Ok(None);
+        };
+        let id = Seal::id(&within.key, flow, &upload.instance).to_string();
         let seal = self.stored(Collection::Buffers, within, &id).await?;
         let seal = seal.and_then(|seal| serde_json::from_slice::<Seal>(&seal.body).ok());
         let content = upload.arranged.content().to_string();

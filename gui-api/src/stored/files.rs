@@ -30,6 +30,8 @@ pub(crate) struct Upload {
     pub(crate) accessor: String,
     pub(crate) components: Vec<String>,
     pub(crate) number: i64,
+    /// When the original was last changed, in microseconds since 1970; none if the agent did not say.
+    pub(crate) modified_us: Option<i64>,
     /// Bytes of the original.
     pub(crate) size: u64,
     /// Bytes that the whole has when stored.
@@ -157,6 +159,7 @@ async fn one(app: &Arc<App>, within: &Within, parts: Parts) -> Answer<Upload> {
         accessor: place.accessor,
         components: place.components,
         number: first.upload_number,
+        modified_us: Some(first.mtime / 1_000).filter(|time| *time != 0),
         size,
         expected,
         sparse: first.is_sparse,
@@ -451,6 +454,7 @@ mod tests {
             path: "/a/b.bin".into(),
             accessor: "file".into(),
             components: vec![String::new()],
+            modified_us: None,
             number: 0,
             size: 0,
             expected: end,

@@ -503,6 +503,65 @@ async fn half_a_sparse_file_is_replaced_by_the_plain_one_that_follows() {
 }
 
 #[tokio::test]
+async fn each_version_of_a_file_that_events_upload_is_there() {
+    let stage = staged().await;
+    stage.enrol(CLIENT).await;
+    let file = File {
+        path: "/var/log/x",
+        number: 0,
+        sparse: false,
+    };
+    // Of each event query the first file is number 0, and so it is after a restart.
+    let of_event = |buffer: FileBuffer, mtime: i64, size: u64| VeloMessage {
+        session_id: "F.Monitoring".to_owned(),
+        ..message(FileBuffer {
+            mtime,
+            size,
+            ..buffer
+        })
+    };
+    let old = [
+        of_event(file.buffer(0, b"old"), 1_000_000, 3),
+        of_event(file.eof(3, 3), 1_000_000, 3),
+    ];
+    let new = [
+        of_event(file.buffer(0, b"new"), 2_000_000, 3),
+        of_event(file.eof(3, 3), 2_000_000, 3),
+    ];
+    let begun = of_event(file.buffer(0, b"par"), 3_000_000, 6);
+    stage.store(old.into_iter().chain(new).chain([begun])).await;
+
+    let at = format!("/clients/{CLIENT}/flows/F.Monitoring/uploads");
+    let uploads = stage.json(&at).await;
+    let mut shown: Vec<_> = uploads.as_array().unwrap().iter().collect();
+    shown.sort_by_key(|upload| upload["modified_us"].as_i64());
+    let told: Vec<_> = shown
+        .iter()
+        .map(|upload| (&upload["complete"], &upload["sha256"], &upload["verdict"]))
+        .collect();
+    let (yes, no, none) = (json!(true), json!(false), Value::Null);
+    let hashes = [json!(sha256(b"old")), json!(sha256(b"new"))];
+    let expected = [
+        (&yes, &hashes[0], &none),
+        (&yes, &hashes[1], &none),
+        (&no, &none, &none),
+    ];
+    assert_eq!(told, expected);
+    let id = shown[1]["upload_id"].as_str().unwrap();
+    assert_eq!(stage.get(&format!("{at}/{id}")).await.text(), "new");
+    // They are no flow's, and a flow's are not theirs.
+    assert_eq!(stage.json(&self::at("/uploads")).await, json!([]));
+    let missing = stage.get(&self::at(&format!("/uploads/{id}"))).await;
+    assert_eq!(missing.status, StatusCode::NOT_FOUND);
+    let stranger = "/clients/C.00000000000000ff/flows/F.Monitoring/uploads";
+    assert_eq!(stage.get(stranger).await.status, StatusCode::NOT_FOUND);
+    let dump = stage.get("/dump").await;
+    let times = dump.text().matches("\"/var/log/x\"").count();
+    assert_eq!(times, 3, "{}", dump.text());
+    stage.end().await;
+}
+
+#[tokio::test]
 async fn a_seal_is_shown_while_it_is_of_what_is_there() {
     let stage = staged().await;
     let file = File {

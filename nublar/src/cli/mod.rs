@@ -111,7 +111,8 @@ pub(crate) enum Command {
         #[command(flatten)]
         of: OfFlow,
     },
-    /// List a flow's uploaded files, save one, or look at its bytes
+    /// List a flow's uploaded files, save one, or look at its bytes; F.Monitoring has those that client
+    /// events brought
     Uploads {
         #[command(flatten)]
         of: OfFlow,

@@ -205,6 +205,11 @@ fn an_upload_is_chosen_by_id_path_or_name() {
     assert_eq!(chosen("/b/x").unwrap(), "2");
     assert_eq!(chosen("y").unwrap(), "3");
     assert!(chosen("x").unwrap_err().contains("2 uploads"));
+    let versions = [1_764_500_000_000_000_i64, 1_764_500_001_000_000].map(|modified_us| {
+        json!({"upload_id": modified_us.to_string(), "path": "/x", "modified_us": modified_us})
+    });
+    let told = uploads::choose(&versions, "/x").unwrap_err().to_string();
+    assert!(told.contains("(2025-11-30T10:53:21Z /x)"), "{told}");
     assert!(chosen("z").unwrap_err().contains("there are: x, x, y"));
 
     let mut half = upload("4", "/b/y", "y");

@@ -7,7 +7,7 @@ use super::hex::Hex;
 use super::output::{Output, number, text};
 use super::rest::{Rest, escaped, read};
 use super::table::{Table, shown};
-use super::times::size;
+use super::times::{size, time};
 use anyhow::{Result, bail};
 use reqwest::Method;
 use serde_json::Value;
@@ -72,8 +72,16 @@ async fn resume(rest: &Rest, out: &mut Output, of: &OfFlow, timeout: Option<u64>
 
 async fn list(rest: &Rest, out: &mut Output, of: &OfFlow) -> Result<()> {
     let uploads = all(rest, of).await?;
-    let mut table =
-        Table::new([">SIZE", ">STORED", "STATE", "SHA256", "AGENT SAYS", "PATH"]).unbounded();
+    let mut table = Table::new([
+        ">SIZE",
+        ">STORED",
+        "STATE",
+        "MODIFIED",
+        "SHA256",
+        "AGENT SAYS",
+        "PATH",
+    ])
+    .unbounded();
     for upload in &uploads {
         if out.json {
             out.value(upload)?;
@@ -83,12 +91,18 @@ async fn list(rest: &Rest, out: &mut Output, of: &OfFlow) -> Result<()> {
             size(number(upload, "size")),
             size(number(upload, "stored")),
             state(upload),
+            modified(upload),
             text(upload, "sha256"),
             text(upload, "verdict"),
             text(upload, "path"),
         ]);
     }
     out.listed(&table, "no uploads")
+}
+
+/// When the original was last changed.
+fn modified(upload: &Value) -> String {
+    time(upload.get("modified_us").and_then(Value::as_i64))
 }
 
 fn is_complete(upload: &Value) -> bool {
@@ -269,7 +283,9 @@ pub(super) fn choose<'a>(uploads: &'a [Value], name: &str) -> Result<&'a Value> 
                 let ids: Vec<String> = several
                     .iter()
                     .map(|upload| {
-                        format!("{} ({})", text(upload, "upload_id"), text(upload, "path"))
+                        let (id, path) = (text(upload, "upload_id"), text(upload, "path"));
+                        let of = [modified(upload), path].join(" ");
+                        format!("{id} ({})", of.trim_start())
                     })
                     .collect();
                 bail!(
