@@ -63,7 +63,7 @@ pub struct Config {
     /// Time between two pads of a held poll.
     #[serde(rename = "pad_every_s", with = "seconds")]
     pub pad_every: Duration,
-    /// Time between two pings of a WebSocket; one that is silent for a tenth longer is gone.
+    /// Time between two pings of a WebSocket; who has not answered one when the next is due is gone.
     #[serde(rename = "ping_every_s", with = "seconds")]
     pub ping_every: Duration,
     /// How long a POST waits for room, for the registry or for the log before it gets a 503.

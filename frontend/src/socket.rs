@@ -16,6 +16,7 @@ use bytes::{Bytes, BytesMut};
 use hyper::upgrade::Upgraded;
 use hyper_util::rt::TokioIo;
 use nublar_wire::{Frame, Incoming, Side, SocketError, SocketReader, SocketWriter, WireError};
+use std::future::pending;
 use std::io;
 use std::sync::Arc;
 use std::time::Duration;
@@ -300,18 +301,22 @@ impl Socket {
         enough.then_some(()).ok_or(Ended::Refused(Refusal::Busy))
     }
 
-    /// Reads a piece, or finds that the other side is gone. Cancel-safe.
+    /// Reads a piece, or finds that the other side is gone: that it has not answered a ping when the
+    /// next one is due, or brings nothing of a message that it began. Cancel-safe.
     async fn read(&mut self) -> Result<(), Ended> {
-        let every = self.front.config.ping_every;
-        // A pong has a tenth of that time.
-        let gone = self.heard + every + every / 10;
-        let idle = match &self.room {
-            Some((_, whole)) => (self.heard + self.front.config.body_idle).min(*whole),
-            None => gone,
+        let idle = self.room.as_ref();
+        let idle = idle.map(|(_, whole)| (self.heard + self.front.config.body_idle).min(*whole));
+        let idles = async move {
+            match idle {
+                Some(at) => sleep_until(at).await,
+                None => pending().await,
+            }
         };
         self.input.reserve(PIECE);
         let mut piece = (&mut self.io).take(PIECE as u64);
         tokio::select! {
+            biased;
+            () = self.front.closing.cancelled() => Err(Ended::Closing),
             read = piece.read_buf(&mut self.input) => {
                 if read? == 0 {
                     return Err(io::Error::from(io::ErrorKind::UnexpectedEof).into());
@@ -319,9 +324,13 @@ impl Socket {
                 self.heard = Instant::now();
                 Ok(())
             }
-            () = sleep_until(gone.min(idle)) => Err(Ended::Silent),
-            () = sleep_until(self.pinged + every) => self.ping().await,
-            () = self.front.closing.cancelled() => Err(Ended::Closing),
+            () = idles => Err(Ended::Silent),
+            () = sleep_until(self.pinged + self.front.config.ping_every) => {
+                if self.heard < self.pinged {
+                    return Err(Ended::Silent);
+                }
+                self.ping().await
+            }
         }
     }
 }
