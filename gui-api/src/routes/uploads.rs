@@ -15,7 +15,7 @@ use axum::extract::{Path, State};
 use axum::http::{HeaderMap, header};
 use axum::response::{IntoResponse, Response};
 use futures::{StreamExt, TryStreamExt, stream};
-use nublar_core::ids::{ContentId, hex};
+use nublar_core::ids::{ContentId, Session, hex};
 use nublar_core::ingest::Seal;
 use nublar_ports::index::Collection;
 use serde::Deserialize;
@@ -24,8 +24,6 @@ use std::collections::HashSet;
 use std::ops::Range;
 use std::sync::Arc;
 
-/// The session of client events.
-const EVENTS: &str = "F.Monitoring";
 /// How many bytes of files a flow's document says are stored.
 pub(super) const UPLOADED: &str = "total_uploaded_bytes";
 /// How many uploads one list shows unless said otherwise.
@@ -56,11 +54,12 @@ struct Of {
 impl Of {
     /// Of a flow, or of the client's events by the name that agents send them under.
     async fn path(app: &App, client: &str, flow: &str) -> Answer<Self> {
-        if flow == EVENTS {
+        if flow.parse() == Ok(Session::Monitoring) {
             let key = app.client(client)?;
             app.known(&key).await?;
             return Ok(Self {
                 within: Within::events(&app.registry.life(&key)),
+                // Nobody counts them: an index that shows none is asked once for what it has.
                 stored: 1,
                 ended: false,
             });

@@ -159,7 +159,7 @@ async fn one(app: &Arc<App>, within: &Within, parts: Parts) -> Answer<Upload> {
         accessor: place.accessor,
         components: place.components,
         number: first.upload_number,
-        modified_us: Some(first.mtime / 1_000).filter(|time| *time != 0),
+        modified_us: modified_us(first.mtime),
         size,
         expected,
         sparse: first.is_sparse,
@@ -169,6 +169,13 @@ async fn one(app: &Arc<App>, within: &Within, parts: Parts) -> Answer<Upload> {
         ranges: last.index.map(|index| index.ranges).unwrap_or_default(),
         instance,
     })
+}
+
+/// The agent's nanoseconds as microseconds; none where it had no time to tell.
+fn modified_us(mtime: i64) -> Option<i64> {
+    /// What agents make of a time that is not set.
+    const NOT_SET: i64 = -6_795_364_578_871_345_152;
+    (mtime != 0 && mtime != NOT_SET).then_some(mtime / 1_000)
 }
 
 impl Upload {
@@ -468,6 +475,18 @@ mod tests {
             },
             ranges,
         }
+    }
+
+    #[test]
+    fn a_time_that_the_agent_did_not_set_is_none() {
+        let times = [
+            0,
+            -6_795_364_578_871_345_152,
+            -1_000,
+            1_764_500_001_000_000_000,
+        ];
+        let shown = times.map(modified_us);
+        assert_eq!(shown, [None, None, Some(-1), Some(1_764_500_001_000_000)]);
     }
 
     fn range(file_offset: i64, original_offset: i64, file_length: i64, length: i64) -> Range {
