@@ -12,10 +12,8 @@ use std::time::{Duration, Instant};
 use tokio::sync::oneshot;
 use tokio::time::timeout;
 
-/// How long a process may take until it is ready.
-const READY: Duration = Duration::from_secs(60);
-/// How long it may take to end when it is told to.
-const END: Duration = Duration::from_secs(30);
+/// How long a process may take until it is ready, and until it has ended.
+const PATIENCE: Duration = Duration::from_secs(60);
 
 /// What a process does.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -356,7 +354,7 @@ impl Process {
         let printed = process.0.stdout.take().unwrap();
         let (tell, ready) = oneshot::channel();
         std::thread::spawn(move || read(printed, tell));
-        let how = match timeout(READY, ready).await {
+        let how = match timeout(PATIENCE, ready).await {
             Ok(Ok(())) => return process,
             Ok(Err(_)) => "ended before it was ready",
             Err(_) => "was not ready in time",
@@ -367,7 +365,7 @@ impl Process {
 
     /// Waits until it has ended.
     async fn end(&mut self) -> ExitStatus {
-        let until = Instant::now() + END;
+        let until = Instant::now() + PATIENCE;
         loop {
             if let Some(status) = self.0.try_wait().unwrap() {
                 return status;

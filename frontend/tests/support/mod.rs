@@ -224,6 +224,21 @@ pub(crate) async fn eventually<T>(look: impl AsyncFn() -> Option<T>) -> T {
     }
 }
 
+/// What is seen once it has stayed the same for that long, which must be within 20 s.
+pub(crate) async fn at_rest<T: PartialEq>(quiet: Duration, look: impl AsyncFn() -> T) -> T {
+    let until = Instant::now() + Duration::from_secs(20);
+    let (mut last, mut since) = (look().await, Instant::now());
+    while since.elapsed() < quiet {
+        assert!(Instant::now() < until, "it did not come to rest within 20 s");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+        let now = look().await;
+        if now != last {
+            (last, since) = (now, Instant::now());
+        }
+    }
+    last
+}
+
 pub(crate) fn mac() -> MacKeys {
     MacKeys::new(
         MacKey {
