@@ -40,6 +40,7 @@ mod refusal;
 mod registry;
 mod requests;
 mod route;
+mod running;
 mod scheduling;
 mod socket;
 mod store;

@@ -2,12 +2,13 @@
 
 use crate::app::App;
 use crate::refusal::{Answer, Refusal};
-use crate::tails::Kind;
+use crate::tails::{Kind, Seen};
 use nublar_core::ids::Life;
-use nublar_ports::index::{Collection, Cursor, Query};
+use nublar_ports::index::{Collection, Cursor, Page, Query};
 use serde_json::Value;
 use std::cmp::Ordering;
 use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
 
 /// How many documents a page has unless said otherwise, and at most.
 pub(crate) const USUAL: usize = 50;
@@ -29,6 +30,9 @@ pub(crate) struct Listing {
     pub(crate) items: Vec<Listed>,
     pub(crate) next: Option<Cursor>,
 }
+
+/// What happened a moment ago, by the documents' ids.
+type Newer<'a> = HashMap<&'a str, &'a Arc<Seen>>;
 
 /// What to list.
 pub(crate) struct Wanted<'a> {
@@ -80,80 +84,16 @@ fn newest_first(a: &Cursor, b: &Cursor) -> Ordering {
 impl App {
     /// A page of documents, newest first.
     pub(crate) async fn list(&self, wanted: Wanted<'_>) -> Answer<Listing> {
-        let collection = match wanted.kind {
-            Kind::Flow => Collection::Flows,
-            Kind::Client => Collection::Clients,
-        };
         self.registry_ready().await?;
         let recent = self.recent.all(wanted.kind, wanted.life);
-        let mut recent: HashMap<&str, _> =
-            recent.iter().map(|seen| (seen.id.as_str(), seen)).collect();
+        let mut recent: Newer<'_> = recent.iter().map(|seen| (seen.id.as_str(), seen)).collect();
         let mut listed: HashSet<String> = HashSet::new();
         let mut found: Vec<Listed> = Vec::new();
         let mut from = wanted.after.clone();
         while found.len() <= wanted.limit {
-            let batch = if wanted.matches.is_some() {
-                SIFTED
-            } else {
-                wanted.limit + 1
-            };
-            let query = Query {
-                client: wanted.life.map(Life::name),
-                words: wanted.words.clone(),
-                descending: true,
-                limit: batch,
-                after: from.clone(),
-                ..Query::default()
-            };
-            let page = self.step(self.index.query(collection, "", &query)).await?;
-            let mut batch: Vec<(Cursor, String)> = Vec::new();
-            for document in page.documents {
-                let place = Cursor {
-                    order: document.order,
-                    id: document.id.clone(),
-                };
-                // One that has changed since is shown as it is now.
-                let newer = recent.remove(document.id.as_str());
-                let newer = newer.filter(|seen| seen.version >= document.version);
-                let life = newer.map_or_else(
-                    || Life::of_name(&document.client),
-                    |seen| Some(seen.life.clone()),
-                );
-                if newer.is_some_and(|seen| seen.is_end())
-                    || life.is_some_and(|life| self.registry.has_ended(&life))
-                {
-                    // Of a deleted client it waits for its removal.
-                    continue;
-                }
-                let body = newer.map_or_else(
-                    || String::from_utf8_lossy(&document.body).into_owned(),
-                    |seen| seen.body.clone(),
-                );
-                batch.push((place, body));
-            }
-            // Those that the index has not, where they belong.
-            let here = |place: &Cursor| {
-                from.as_ref()
-                    .is_none_or(|from| newest_first(from, place) == Ordering::Less)
-                    && page
-                        .next
-                        .as_ref()
-                        .is_none_or(|to| newest_first(place, to) != Ordering::Greater)
-            };
-            for seen in recent.values() {
-                if seen.is_end() || self.registry.has_ended(&seen.life) {
-                    continue;
-                }
-                let place = Cursor {
-                    order: seen.order,
-                    id: seen.id.clone(),
-                };
-                if here(&place) {
-                    batch.push((place, seen.body.clone()));
-                }
-            }
-            batch.sort_by(|(a, _), (b, _)| newest_first(a, b));
-            for (place, body) in batch {
+            let page = self.indexed(&wanted, from.clone()).await?;
+            let to = page.next.clone();
+            for (place, body) in self.laid_over(page, from.as_ref(), &mut recent) {
                 if !listed.insert(place.id.clone()) {
                     continue;
                 }
@@ -163,15 +103,87 @@ impl App {
                     found.push(Listed { place, body });
                 }
             }
-            match page.next {
-                Some(next) => from = Some(next),
-                None => break,
+            from = to;
+            if from.is_none() {
+                break;
             }
         }
         let more = found.len() > wanted.limit;
         found.truncate(wanted.limit);
         let next = found.last().filter(|_| more).map(|last| last.place.clone());
         Ok(Listing { items: found, next })
+    }
+
+    /// The index's documents from a place on, as many as may fill a page.
+    async fn indexed(&self, wanted: &Wanted<'_>, from: Option<Cursor>) -> Answer<Page> {
+        let collection = match wanted.kind {
+            Kind::Flow => Collection::Flows,
+            Kind::Client => Collection::Clients,
+        };
+        let limit = if wanted.matches.is_some() {
+            SIFTED
+        } else {
+            wanted.limit + 1
+        };
+        let query = Query {
+            client: wanted.life.map(Life::name),
+            words: wanted.words.clone(),
+            descending: true,
+            limit,
+            after: from,
+            ..Query::default()
+        };
+        self.step(self.index.query(collection, "", &query)).await
+    }
+
+    /// The index's documents as they are now, with those that it has not yet where they belong.
+    /// Those of deleted clients, which wait for their removal, are left out.
+    fn laid_over(
+        &self,
+        page: Page,
+        from: Option<&Cursor>,
+        recent: &mut Newer<'_>,
+    ) -> Vec<(Cursor, String)> {
+        let mut batch: Vec<(Cursor, String)> = Vec::new();
+        for document in page.documents {
+            let newer = recent.remove(document.id.as_str());
+            let newer = newer.filter(|seen| seen.version >= document.version);
+            let life = newer.map_or_else(
+                || Life::of_name(&document.client),
+                |seen| Some(seen.life.clone()),
+            );
+            if newer.is_some_and(|seen| seen.is_end())
+                || life.is_some_and(|life| self.registry.has_ended(&life))
+            {
+                continue;
+            }
+            let body = newer.map_or_else(
+                || String::from_utf8_lossy(&document.body).into_owned(),
+                |seen| seen.body.clone(),
+            );
+            let place = Cursor {
+                order: document.order,
+                id: document.id,
+            };
+            batch.push((place, body));
+        }
+        let (after, to) = (from, page.next.as_ref());
+        for seen in recent.values() {
+            if seen.is_end() || self.registry.has_ended(&seen.life) {
+                continue;
+            }
+            let place = Cursor {
+                order: seen.order,
+                id: seen.id.clone(),
+            };
+            if after.is_none_or(|after| newest_first(after, &place) == Ordering::Less)
+                && to.is_none_or(|to| newest_first(&place, to) != Ordering::Greater)
+            {
+                batch.push((place, seen.body.clone()));
+            }
+        }
+        batch.sort_by(|(a, _), (b, _)| newest_first(a, b));
+        batch
     }
 }
 

@@ -7,13 +7,14 @@ use crate::secrets::Secrets;
 use crate::setup;
 use anyhow::{Context, Result, bail};
 use nublar_core::fold::FoldConfig;
-use nublar_ports::Storage;
+use nublar_ports::{Log, Storage};
 use serde::{Deserialize, Serialize};
 use std::future::Future;
 use std::io::Write;
 use std::net::SocketAddr;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
@@ -101,6 +102,9 @@ pub(crate) async fn run(config: Config, roles: Roles) -> Result<()> {
     };
     let shutdown = CancellationToken::new();
     let mut process = Process {
+        config: &config,
+        storage: &storage,
+        secrets: &secrets,
         tasks: JoinSet::new(),
         shutdown: shutdown.clone(),
     };
@@ -108,7 +112,7 @@ pub(crate) async fn run(config: Config, roles: Roles) -> Result<()> {
         let end = end_of_process();
         tokio::pin!(end);
         tokio::select! {
-            started = process.start(&config, roles, &storage, &secrets, &data) => started,
+            started = process.start(roles, &data) => started,
             () = &mut end => return Ok(()),
         }?;
         println!("ready");
@@ -128,102 +132,41 @@ pub(crate) async fn run(config: Config, roles: Roles) -> Result<()> {
     ended
 }
 
-struct Process {
+struct Process<'a> {
+    config: &'a Config,
+    storage: &'a Storage,
+    secrets: &'a Secrets,
     tasks: JoinSet<Result<()>>,
     shutdown: CancellationToken,
 }
 
-impl Process {
-    async fn start(
-        &mut self,
-        config: &Config,
-        roles: Roles,
-        storage: &Storage,
-        secrets: &Secrets,
-        data: &Path,
-    ) -> Result<()> {
-        let services = Services::new(config, storage);
+impl Process<'_> {
+    async fn start(&mut self, roles: Roles, data: &Path) -> Result<()> {
+        let services = Services::new(self.config, self.storage);
         if roles == Roles::All {
-            services.prepared(config).await?;
+            services.prepared(self.config).await?;
         } else {
             services.log().await?;
             self.watch(services, roles).await?;
         }
         if roles.has(Roles::Foreman) {
-            let ports = nublar_foreman::Ports {
-                log: storage.log.clone(),
-                objects: storage.objects.clone(),
-            };
-            let fold = FoldConfig {
-                names: secrets.hidden_names(),
-                ..FoldConfig::new(secrets.mac_keys()?)
-            };
-            let foreman =
-                nublar_foreman::run(config.foreman.clone(), fold, ports, self.shutdown.clone());
-            self.spawn(async {
-                foreman.await;
-                Ok(())
-            });
+            self.foreman()?;
         }
         if roles.has(Roles::Worker) {
-            let ports = nublar_ingest_workers::Ports {
-                log: storage.log.clone(),
-                index: storage.index.clone(),
-                objects: storage.objects.clone(),
-            };
-            let workers = nublar_ingest_workers::Config {
-                names: secrets.hidden_names(),
-                ..config.workers.clone()
-            };
-            let workers = nublar_ingest_workers::run(workers, ports, self.shutdown.clone());
-            self.spawn(async { Ok(workers.await?) });
+            self.worker();
         }
         let mut api = Api {
             url: String::new(),
-            token: secrets.api_token.clone(),
+            token: self.secrets.api_token.clone(),
             agents: Vec::new(),
         };
         if roles.has(Roles::Frontend) {
-            let watch = certificates::watch(&config.certificates, config.secrets_path()?)?;
-            let credentials = watch.credentials.clone();
-            let watching = watch.run(self.shutdown.clone());
-            self.spawn(async {
-                watching.await;
-                Ok(())
-            });
-            for listen in &config.frontend.listen {
-                let theirs = theirs(secrets, credentials.clone())?;
-                let addr = self.frontend(config, storage, theirs, *listen).await?;
-                let scheme = if listen.tls { "https" } else { "http" };
-                api.agents
-                    .push(format!("{scheme}://{addr}{}", config.frontend.base_path));
-            }
+            api.agents = self.frontends().await?;
         }
         if roles.has(Roles::Gui) {
-            api.url = format!(
-                "http://{}",
-                self.gui(config, storage, secrets, &api.agents).await?
-            );
-            let (log, shutdown) = (storage.log.clone(), self.shutdown.clone());
-            self.spawn(async move {
-                while !shutdown.is_cancelled() {
-                    let wait = match setup::announce(log.as_ref()).await {
-                        Ok(()) => ANNOUNCE_EVERY,
-                        Err(error) => {
-                            tracing::warn!(
-                                error = format!("{error:#}"),
-                                "the interrogation is not announced, trying again"
-                            );
-                            ANNOUNCE_AGAIN
-                        }
-                    };
-                    tokio::select! {
-                        () = tokio::time::sleep(wait) => {}
-                        () = shutdown.cancelled() => {}
-                    }
-                }
-                Ok(())
-            });
+            api.url = format!("http://{}", self.gui(&api.agents).await?);
+            let announcing = announce(self.storage.log.clone(), self.shutdown.clone());
+            self.spawn(announcing);
         }
         if roles == Roles::All {
             api.write(data)?;
@@ -268,23 +211,71 @@ impl Process {
         Ok(())
     }
 
-    /// Each address is a frontend of its own, with its own sessions and polls.
+    fn foreman(&mut self) -> Result<()> {
+        let ports = nublar_foreman::Ports {
+            log: self.storage.log.clone(),
+            objects: self.storage.objects.clone(),
+        };
+        let fold = FoldConfig {
+            names: self.secrets.hidden_names(),
+            ..FoldConfig::new(self.secrets.mac_keys()?)
+        };
+        let config = self.config.foreman.clone();
+        let foreman = nublar_foreman::run(config, fold, ports, self.shutdown.clone());
+        self.spawn(async {
+            foreman.await;
+            Ok(())
+        });
+        Ok(())
+    }
+
+    fn worker(&mut self) {
+        let ports = nublar_ingest_workers::Ports {
+            log: self.storage.log.clone(),
+            index: self.storage.index.clone(),
+            objects: self.storage.objects.clone(),
+        };
+        let config = nublar_ingest_workers::Config {
+            names: self.secrets.hidden_names(),
+            ..self.config.workers.clone()
+        };
+        let workers = nublar_ingest_workers::run(config, ports, self.shutdown.clone());
+        self.spawn(async { Ok(workers.await?) });
+    }
+
+    /// Each address is a frontend of its own, with its own sessions and polls. Their URLs.
+    async fn frontends(&mut self) -> Result<Vec<String>> {
+        let config = self.config;
+        let watch = certificates::watch(&config.certificates, config.secrets_path()?)?;
+        let credentials = watch.credentials.clone();
+        let watching = watch.run(self.shutdown.clone());
+        self.spawn(async {
+            watching.await;
+            Ok(())
+        });
+        let mut urls = Vec::new();
+        for listen in &config.frontend.listen {
+            let addr = self.frontend(credentials.clone(), *listen).await?;
+            let scheme = if listen.tls { "https" } else { "http" };
+            urls.push(format!("{scheme}://{addr}{}", config.frontend.base_path));
+        }
+        Ok(urls)
+    }
+
     async fn frontend(
         &mut self,
-        config: &Config,
-        storage: &Storage,
-        theirs: nublar_frontend::Secrets,
+        credentials: watch::Receiver<nublar_frontend::Credentials>,
         listen: nublar_frontend::Listen,
     ) -> Result<SocketAddr> {
         let one = nublar_frontend::Config {
             listen: vec![listen],
-            ..config.frontend.clone()
+            ..self.config.frontend.clone()
         };
         let frontend = nublar_frontend::Frontend::bind(
             one,
-            theirs,
-            storage.log.clone(),
-            storage.objects.clone(),
+            theirs(self.secrets, credentials)?,
+            self.storage.log.clone(),
+            self.storage.objects.clone(),
         )
         .await?;
         let addr = frontend
@@ -297,16 +288,11 @@ impl Process {
         Ok(addr)
     }
 
-    async fn gui(
-        &mut self,
-        config: &Config,
-        storage: &Storage,
-        secrets: &Secrets,
-        agents: &[String],
-    ) -> Result<SocketAddr> {
-        let mut gui = nublar_gui_api::Config::new(config.gui.listen, secrets.api_token.clone());
+    async fn gui(&mut self, agents: &[String]) -> Result<SocketAddr> {
+        let (config, secrets) = (&self.config.gui, self.secrets);
+        let mut gui = nublar_gui_api::Config::new(config.listen, secrets.api_token.clone());
         gui.names = secrets.hidden_names();
-        gui.agent_urls.clone_from(&config.gui.agent_urls);
+        gui.agent_urls.clone_from(&config.agent_urls);
         if gui.agent_urls.is_empty() {
             gui.agent_urls = agents.iter().map(|url| crate::reachable(url)).collect();
         }
@@ -314,7 +300,7 @@ impl Process {
             log,
             index,
             objects,
-        } = storage.clone();
+        } = self.storage.clone();
         let gui = nublar_gui_api::Gui::bind(gui, log, index, objects, secrets.mac_keys()?).await?;
         let addr = gui.address();
         let shutdown = self.shutdown.clone();
@@ -365,6 +351,27 @@ fn theirs(
 const ANNOUNCE_EVERY: Duration = Duration::from_secs(86_400);
 /// How soon after it failed.
 const ANNOUNCE_AGAIN: Duration = Duration::from_secs(5);
+
+/// Announces the interrogation until the shutdown.
+async fn announce(log: Arc<dyn Log>, shutdown: CancellationToken) -> Result<()> {
+    while !shutdown.is_cancelled() {
+        let wait = match setup::announce(log.as_ref()).await {
+            Ok(()) => ANNOUNCE_EVERY,
+            Err(error) => {
+                tracing::warn!(
+                    error = format!("{error:#}"),
+                    "the interrogation is not announced, trying again"
+                );
+                ANNOUNCE_AGAIN
+            }
+        };
+        tokio::select! {
+            () = tokio::time::sleep(wait) => {}
+            () = shutdown.cancelled() => {}
+        }
+    }
+    Ok(())
+}
 
 fn greet(api: &Api, data: &Path) {
     println!("people:  {}", api.url);

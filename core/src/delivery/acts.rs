@@ -59,7 +59,8 @@ pub enum Item {
 /// What to do.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Act {
-    /// Append a check-in record; when that fails, say so with [`Delivery::check_in_failed`](super::Delivery::check_in_failed).
+    /// Append a check-in record; when that fails, say so with
+    /// [`Delivery::check_in_failed`](super::Delivery::check_in_failed).
     CheckIn(ClientKey),
     /// Append a claim. Worth trying again only while the poll is held.
     Claim {
@@ -96,7 +97,8 @@ pub enum Act {
         /// The poll.
         poll: i64,
     },
-    /// Answer the poll with these; when that fails, say so with [`Delivery::failed`](super::Delivery::failed).
+    /// Answer the poll with these; when that fails, say so with
+    /// [`Delivery::failed`](super::Delivery::failed).
     Answer {
         /// The client.
         client: ClientKey,

@@ -76,8 +76,22 @@ impl Flow {
         Within::flow(&self.life, &self.id)
     }
 
-    /// A number of its document.
-    pub(crate) fn number(&self, name: &str) -> u64 {
+    /// How many rows its document says are stored.
+    pub(crate) fn collected_rows(&self) -> u64 {
+        self.number("total_collected_rows")
+    }
+
+    /// How many bytes of files.
+    pub(crate) fn uploaded_bytes(&self) -> u64 {
+        self.number("total_uploaded_bytes")
+    }
+
+    /// How many lines of its log.
+    pub(crate) fn logs(&self) -> u64 {
+        self.number("total_logs")
+    }
+
+    fn number(&self, name: &str) -> u64 {
         self.body.get(name).and_then(Value::as_u64).unwrap_or(0)
     }
 

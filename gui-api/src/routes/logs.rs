@@ -19,9 +19,7 @@ pub(crate) async fn logs(
 ) -> Answer<Response> {
     let flow = app.flow(&client, &flow).await?;
     let within = flow.within();
-    let found = app
-        .found(Collection::Logs, &within, flow.number("total_logs"))
-        .await?;
+    let found = app.found(Collection::Logs, &within, flow.logs()).await?;
     let total: u64 = found.iter().map(|part| part.size).sum();
     let pieces = cut(&found, asked.start, asked.limit.unwrap_or(u64::MAX));
     let mut columns = Columns::default();

@@ -51,7 +51,7 @@ pub(crate) async fn list(
 
 /// The result sets of a flow.
 pub(crate) async fn result_sets(app: &App, flow: &Flow) -> Answer<BTreeMap<String, Arranged>> {
-    let stored = flow.number("total_collected_rows");
+    let stored = flow.collected_rows();
     let found = app.found(Collection::Rows, &flow.within(), stored).await?;
     let mut sets: BTreeMap<String, Vec<&Found>> = BTreeMap::new();
     for part in &found {

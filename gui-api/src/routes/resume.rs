@@ -3,7 +3,6 @@
 use super::answers::Shared;
 use super::collect::request;
 use super::commands;
-use super::uploads::UPLOADED;
 use crate::app::App;
 use crate::clock::now_us;
 use crate::guard::Params;
@@ -62,7 +61,7 @@ pub(crate) async fn resume(
         .ready("the registry", app.config.deadline)
         .await?;
     let within = flow.within();
-    let stored = flow.number(UPLOADED);
+    let stored = flow.uploaded_bytes();
     let found = app.found(Collection::Buffers, &within, stored).await?;
     let uploads = describe(&app, &within, by_upload(&found)).await?;
     let mut transactions = missing(announced(&app, &within).await?, &uploads);

@@ -24,8 +24,6 @@ use std::collections::HashSet;
 use std::ops::Range;
 use std::sync::Arc;
 
-/// How many bytes of files a flow's document says are stored.
-pub(super) const UPLOADED: &str = "total_uploaded_bytes";
 /// How many uploads one list shows unless said otherwise.
 const USUAL: usize = 1_000;
 /// How many bytes a list reads to compute hashes; what is larger has its hash when asked for.
@@ -67,7 +65,7 @@ impl Of {
         let flow = app.flow(client, flow).await?;
         Ok(Self {
             within: flow.within(),
-            stored: flow.number(UPLOADED),
+            stored: flow.uploaded_bytes(),
             ended: Flow::has_ended(&flow.body),
         })
     }

@@ -15,6 +15,12 @@ const UPLOAD: u64 = 5 << 20;
 /// Where agents connect when nothing is said.
 const PORT: u64 = 8000;
 
+/// Keys of the file.
+const CA: &str = "Client.ca_certificate";
+const CA_KEY: &str = "CA.private_key";
+const CERTIFICATE: &str = "Frontend.certificate";
+const KEY: &str = "Frontend.private_key";
+
 /// A certificate that ends within this is worth a note, seconds.
 const SOON: i64 = 90 * 86_400;
 
@@ -63,8 +69,7 @@ impl Deployment {
     ///
     /// Errors: file, line and key of what is missing or does not fit.
     pub(super) fn read(yaml: &Yaml, now_s: i64) -> Result<Self> {
-        let mut notes = Vec::new();
-        for key in ["Frontend.certificate", "Frontend.private_key"] {
+        for key in [CERTIFICATE, KEY] {
             if !yaml.has(key) {
                 bail!(
                     "{}: {key} is missing: this is no configuration of a server; give server.config.yaml, not the agents' client.config.yaml",
@@ -72,51 +77,12 @@ impl Deployment {
                 );
             }
         }
-        let at =
-            |key: &'static str| move |error: anyhow::Error| yaml.wrong(key, &format!("{error:#}"));
-
-        let ca_pem = required(yaml, "Client.ca_certificate", "agents trust nothing else")?;
-        let ca_certificate = Certificate::read(ca_pem).map_err(at("Client.ca_certificate"))?;
-        let ca_key = yaml.text("CA.private_key")?.unwrap_or_default();
-        if ca_key.is_empty() {
-            notes.push(
-                "CA.private_key is not there: agents need it no more than the server does, but a new frontend certificate can only be signed where it is kept".to_owned(),
-            );
-        } else if let Err(error) = not_encrypted(ca_key) {
-            return Err(at("CA.private_key")(anyhow!(
-                "{error:#} (or take the key out: the server runs without it)"
-            )));
-        } else if ca_certificate.rsa_key().is_ok() {
-            rsa_pair(&ca_certificate, ca_key).map_err(at("CA.private_key"))?;
-        }
-
-        let (certificate, key) = ("Frontend.certificate", "Frontend.private_key");
-        let agents_pem = required(yaml, certificate, "agents encrypt to its key")?;
-        let agents_key = required(yaml, key, "agents encrypt to it")?;
-        let agents_certificate = Certificate::read(agents_pem).map_err(at(certificate))?;
-        agents_certificate.rsa_key().map_err(at(certificate))?;
-        rsa_pair(&agents_certificate, agents_key).map_err(at(key))?;
-        agents_certificate
-            .signed_by(&ca_certificate)
-            .map_err(at(certificate))?;
-        for (what, read) in [
-            ("Client.ca_certificate", &ca_certificate),
-            (certificate, &agents_certificate),
-        ] {
-            let day = &read.until_day;
-            if read.until <= now_s {
-                notes.push(format!("{what} ended on {day}: agents refuse it"));
-            } else if read.until <= now_s + SOON {
-                notes.push(format!(
-                    "{what} ends on {day}: agents refuse it from then on; put a new one, signed by the same CA, into the secrets file before"
-                ));
-            }
-        }
+        let mut notes = Vec::new();
+        let (ca, ca_certificate) = ca(yaml, &mut notes)?;
+        let (agents, agents_certificate) = agents(yaml, &ca_certificate)?;
+        notes.extend(end(CA, &ca_certificate, now_s));
+        notes.extend(end(CERTIFICATE, &agents_certificate, now_s));
         let server_name = server_name(yaml, &agents_certificate)?;
-        let agents = Pair {
-            certificate: agents_pem.to_owned(),
-            key: agents_key.to_owned(),
-        };
         let (tls, tls_from) = tls(yaml, &agents)?;
         if yaml.has("autocert_cert_cache") {
             notes.push("the old server had its HTTPS certificate from Let's Encrypt; here the frontend's own is used, which agents take because their CA signed it".to_owned());
@@ -125,7 +91,7 @@ impl Deployment {
         let nonce = required(yaml, "Client.nonce", "agents are known by it")?;
         let obfuscation_nonce = match yaml.text("obfuscation_nonce")? {
             Some(nonce) => nonce.to_owned(),
-            None => hash_of(agents_key),
+            None => hash_of(&agents.key),
         };
         let max_poll = yaml
             .number("Client.max_poll")?
@@ -145,10 +111,7 @@ impl Deployment {
             .text("Datastore.filestore_directory")?
             .map(str::to_owned);
         Ok(Self {
-            ca: Pair {
-                certificate: ca_pem.to_owned(),
-                key: ca_key.to_owned(),
-            },
+            ca,
             ca_certificate,
             agents,
             agents_certificate,
@@ -171,6 +134,59 @@ impl Deployment {
     }
 }
 
+/// What agents trust, and the key that signs it, empty where it is kept elsewhere.
+fn ca(yaml: &Yaml, notes: &mut Vec<String>) -> Result<(Pair, Certificate)> {
+    let pem = required(yaml, CA, "agents trust nothing else")?;
+    let certificate = Certificate::read(pem).map_err(at(yaml, CA))?;
+    let key = yaml.text(CA_KEY)?.unwrap_or_default();
+    if key.is_empty() {
+        notes.push(
+            "CA.private_key is not there: agents need it no more than the server does, but a new frontend certificate can only be signed where it is kept".to_owned(),
+        );
+    } else if let Err(error) = not_encrypted(key) {
+        return Err(at(yaml, CA_KEY)(anyhow!(
+            "{error:#} (or take the key out: the server runs without it)"
+        )));
+    } else if certificate.rsa_key().is_ok() {
+        rsa_pair(&certificate, key).map_err(at(yaml, CA_KEY))?;
+    }
+    Ok((pair(pem, key), certificate))
+}
+
+/// What agents encrypt to.
+fn agents(yaml: &Yaml, ca: &Certificate) -> Result<(Pair, Certificate)> {
+    let pem = required(yaml, CERTIFICATE, "agents encrypt to its key")?;
+    let key = required(yaml, KEY, "agents encrypt to it")?;
+    let certificate = Certificate::read(pem).map_err(at(yaml, CERTIFICATE))?;
+    certificate.rsa_key().map_err(at(yaml, CERTIFICATE))?;
+    rsa_pair(&certificate, key).map_err(at(yaml, KEY))?;
+    certificate.signed_by(ca).map_err(at(yaml, CERTIFICATE))?;
+    Ok((pair(pem, key), certificate))
+}
+
+fn pair(certificate: &str, key: &str) -> Pair {
+    Pair {
+        certificate: certificate.to_owned(),
+        key: key.to_owned(),
+    }
+}
+
+/// A note if it has ended or will soon.
+fn end(key: &str, certificate: &Certificate, now_s: i64) -> Option<String> {
+    let day = &certificate.until_day;
+    if certificate.until <= now_s {
+        return Some(format!("{key} ended on {day}: agents refuse it"));
+    }
+    (certificate.until <= now_s + SOON).then(|| format!(
+        "{key} ends on {day}: agents refuse it from then on; put a new one, signed by the same CA, into the secrets file before"
+    ))
+}
+
+/// Says where an error is.
+fn at<'a>(yaml: &'a Yaml, key: &'a str) -> impl Fn(anyhow::Error) -> anyhow::Error + 'a {
+    move |error| yaml.wrong(key, &format!("{error:#}"))
+}
+
 fn required<'a>(yaml: &'a Yaml, key: &str, why: &str) -> Result<&'a str> {
     yaml.text(key)?
         .ok_or_else(|| yaml.wrong(key, &format!("is missing or empty: {why}")))
@@ -183,7 +199,7 @@ fn server_name(yaml: &Yaml, certificate: &Certificate) -> Result<String> {
     match certificate.name.as_deref() {
         Some(name) if name == expected => Ok(name.to_owned()),
         _ => Err(yaml.wrong(
-            "Frontend.certificate",
+            CERTIFICATE,
             &format!(
                 "it is for {}, but agents expect {expected:?} (Client.pinned_server_name)",
                 certificate.subject
@@ -201,8 +217,7 @@ fn tls(yaml: &Yaml, agents: &Pair) -> Result<(Pair, String)> {
     let (chain_file, key_file) = match (yaml.text(chain)?, yaml.text(key)?) {
         (None, None) => {
             let from = "the frontend's own certificate".to_owned();
-            tls_pair(&agents.certificate, &agents.key)
-                .map_err(|error| yaml.wrong("Frontend.certificate", &format!("{error:#}")))?;
+            tls_pair(&agents.certificate, &agents.key).map_err(at(yaml, CERTIFICATE))?;
             return Ok((agents.clone(), from));
         }
         (Some(chain), Some(key)) => (chain, key),
