@@ -71,7 +71,8 @@ pub(crate) async fn serve(
             return text(StatusCode::NOT_FOUND, "not found\n");
         }
     };
-    match take(&front, &connection, peer, post, request).await {
+    // Apart, so that its room is free again while a poll is held.
+    match Box::pin(take(&front, &connection, peer, post, request)).await {
         Ok(response) => response,
         Err(refusal) => {
             refusal.record(&front.metrics, peer);

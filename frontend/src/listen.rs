@@ -159,10 +159,10 @@ async fn greet(
     };
     let connection = Connection::new(peer, place);
     let Some(tls) = tls else {
-        return converse(stream, connection, front, tasks).await;
+        return Box::pin(converse(stream, connection, front, tasks)).await;
     };
     match timeout(HANDSHAKE, tls.accept(stream)).await {
-        Ok(Ok(stream)) => converse(stream, connection, front, tasks).await,
+        Ok(Ok(stream)) => Box::pin(converse(stream, connection, front, tasks)).await,
         Ok(Err(error)) => {
             front.metrics.tls_failed.inc();
             tracing::info!(%peer, %error, "tls handshake failed");

@@ -229,7 +229,10 @@ pub(crate) async fn at_rest<T: PartialEq>(quiet: Duration, look: impl AsyncFn() 
     let until = Instant::now() + Duration::from_secs(20);
     let (mut last, mut since) = (look().await, Instant::now());
     while since.elapsed() < quiet {
-        assert!(Instant::now() < until, "it did not come to rest within 20 s");
+        assert!(
+            Instant::now() < until,
+            "it did not come to rest within 20 s"
+        );
         tokio::time::sleep(Duration::from_millis(20)).await;
         let now = look().await;
         if now != last {
