@@ -88,7 +88,7 @@ bench: packages-test
 	export NUBLAR_SERVICES_JVM=
 	$(with_services)
 	. "$$NUBLAR_TEST_SERVICES"
-	for name in figures cost; do echo "== $$name"; "$(TARGET)/release/examples/$$name"; done
+	for name in figures cost fold_bench; do echo "== $$name"; "$(TARGET)/release/examples/$$name"; done
 	for name in log_bench index_bench; do echo "== $$name"; "$(TARGET)/release/examples/$$name" "$$dir"; done
 	echo "== kafka_bench"; "$(TARGET)/release/examples/kafka_bench" "$$KAFKA"
 	echo "== fleet"; "$(TARGET)/release/examples/fleet"

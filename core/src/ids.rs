@@ -225,13 +225,14 @@ impl FromStr for Session {
     }
 }
 
-/// A client of an organisation.
+/// A client of an organisation. In order of the clients: that is found in a map without a look at
+/// texts.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct ClientKey {
-    /// The organisation.
-    pub org: OrgId,
     /// The client.
     pub client: ClientId,
+    /// The organisation.
+    pub org: OrgId,
 }
 
 impl ClientKey {

@@ -4,9 +4,9 @@
 //! GENERIC_ERROR with the message of the highest rank; `flow_complete` by OR. Commutative,
 //! associative, idempotent.
 
+use litemap::LiteMap;
 use nublar_schemas::agent::{FlowStats, VeloStatus, velo_status::ReturnedStatus};
 use serde::{Deserialize, Serialize};
-use std::collections::BTreeMap;
 
 const BACKTRACE_BYTES: usize = 4096;
 
@@ -143,7 +143,7 @@ pub struct SessionStats {
 #[serde(default)]
 pub struct Reported {
     /// By the session's part: empty for the flow itself.
-    pub sessions: BTreeMap<String, SessionStats>,
+    pub sessions: LiteMap<String, SessionStats>,
 }
 
 /// Sums over all queries of a flow.

@@ -1,14 +1,14 @@
 //! Where a client came from: the addresses that it had last.
 
+use litemap::LiteMap;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
-use std::collections::BTreeMap;
 
 /// Address → when it was seen there first and last, microseconds since 1970. Of more than a limit the
 /// oldest are forgotten.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(transparent)]
-pub(super) struct Addresses(BTreeMap<String, (i64, i64)>);
+pub(super) struct Addresses(LiteMap<String, (i64, i64)>);
 
 impl Addresses {
     pub(super) fn saw(&mut self, address: &str, first_us: i64, last_us: i64, remembered: usize) {
@@ -31,7 +31,7 @@ impl Addresses {
 
 /// Takes the one out that was seen last longest ago, if there are more than are remembered.
 pub(super) fn forget_oldest<T>(
-    of: &mut BTreeMap<String, T>,
+    of: &mut LiteMap<String, T>,
     remembered: usize,
     last_us: impl Fn(&T) -> i64,
 ) {

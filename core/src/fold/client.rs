@@ -6,9 +6,9 @@ use super::flow::{Flow, Origin, Task};
 use super::tables::Told;
 use super::{Fold, Turn, header};
 use crate::ids::{ClientKey, ContentId, FlowId};
+use litemap::LiteMap;
 use nublar_schemas::records::{Ask, AskPair, Cancel, CheckIn, FactsSet, FlowCreated, Offer};
 use serde::{Deserialize, Serialize};
-use std::collections::BTreeMap;
 
 /// Addresses that are remembered of each client.
 const ADDRESSES: usize = 8;
@@ -21,6 +21,8 @@ pub(super) struct Facts {
     pub(super) text: String,
 }
 
+/// Maps of a few entries are sorted lists: a tree's node has room for eleven, and keeps it when it is
+/// empty.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Client {
     pub(super) generation: i64,
@@ -48,14 +50,14 @@ pub(super) struct Client {
     pub(super) sessions: Sessions,
     /// By the query they come from.
     #[serde(default)]
-    pub(super) facts: BTreeMap<String, Facts>,
+    pub(super) facts: LiteMap<String, Facts>,
     #[serde(default)]
     pub(super) interrogation: Option<FlowId>,
     /// The last flow that was to make a new key.
     #[serde(default)]
     pub(super) new_key: Option<FlowId>,
     #[serde(default)]
-    pub(super) flows: BTreeMap<FlowId, Flow>,
+    pub(super) flows: LiteMap<FlowId, Box<Flow>>,
 }
 
 impl Client {
@@ -71,10 +73,10 @@ impl Client {
             table_version: 0,
             told: Told::default(),
             sessions: Sessions::default(),
-            facts: BTreeMap::new(),
+            facts: LiteMap::new_vec(),
             interrogation: None,
             new_key: None,
-            flows: BTreeMap::new(),
+            flows: LiteMap::new_vec(),
         }
     }
 }
@@ -168,7 +170,7 @@ impl Fold {
         flow.artifacts.clone_from(&created.artifacts);
         flow.spec.clone_from(&created.spec);
         flow.deadline_us = created.deadline_us;
-        client.flows.insert(id.clone(), flow);
+        client.flows.insert(id.clone(), Box::new(flow));
         turn.touch_flow(key, &id);
     }
 
@@ -177,13 +179,13 @@ impl Fold {
         let Some(client) = self.clients.get_mut(key) else {
             return;
         };
-        let live = |flow: &&Flow| matches!(flow.task, Task::Offered | Task::Granted);
-        let mut unresolved = client.flows.values().filter(live).count();
+        let live = || {
+            let flows = client.flows.values();
+            flows.filter(|flow| matches!(flow.task, Task::Offered | Task::Granted))
+        };
+        let mut unresolved = live().count();
         // One that is called off has had its time, whether or not its agent ever says so.
-        let mut in_flight = client
-            .flows
-            .values()
-            .filter(live)
+        let mut in_flight = live()
             .filter(|flow| !flow.urgent() && !flow.is_called_off())
             .count();
         let mut queued: Vec<_> = client

@@ -1,8 +1,8 @@
 //! Ticks: what only time can decide.
 
 use super::commands::call_off;
-use super::flow::{GivenUp, Task};
-use super::{Fold, Turn};
+use super::flow::{Flow, GivenUp, Task};
+use super::{Fold, FoldConfig, Turn};
 use crate::ids::{ClientKey, FlowId};
 use nublar_schemas::records::Tick;
 use std::collections::BTreeMap;
@@ -19,10 +19,28 @@ impl Fold {
         self.clock += step;
         self.wall_us = self.wall_us.max(tick.wall_us);
 
+        let now = Now {
+            clock: self.clock,
+            wall_us: self.wall_us,
+        };
         let mut ask: BTreeMap<ClientKey, Vec<FlowId>> = BTreeMap::new();
-        for (key, id) in self.open.clone() {
-            if self.flow_in_time(turn, &key, &id) {
-                ask.entry(key).or_default().push(id);
+        for (key, id) in &self.open {
+            let Some(client) = self.clients.get_mut(key) else {
+                continue;
+            };
+            let generation = client.generation;
+            let Some(flow) = client.flows.get_mut(id) else {
+                continue;
+            };
+            if flow.in_time(now, &self.config) {
+                if flow.has_timed_out(now) {
+                    flow.given_up = Some(GivenUp::Deadline);
+                    call_off(turn, key, generation, id, flow);
+                }
+                turn.touch_flow(key, id);
+            }
+            if flow.is_to_be_asked_about(now, &self.config) {
+                ask.entry(key.clone()).or_default().push(id.clone());
             }
         }
         for (key, ids) in ask {
@@ -33,42 +51,6 @@ impl Fold {
             self.pump(turn, &key);
         }
         self.forget_old();
-    }
-
-    /// What time does to one open flow. Whether the agent is to be asked about it.
-    fn flow_in_time(&mut self, turn: &mut Turn, key: &ClientKey, id: &FlowId) -> bool {
-        let (clock, wall_us) = (self.clock, self.wall_us);
-        let config = self.config.clone();
-        let Some((generation, id, flow)) = self.flow_mut(key, id.as_str()) else {
-            return false;
-        };
-        if flow
-            .short_since
-            .is_some_and(|since| !flow.short && clock >= since + config.grace)
-        {
-            flow.short = true;
-            turn.touch_flow(key, &id);
-        }
-        if flow.ended_us.is_none() && flow.given_up.is_none() && wall_us >= flow.deadline_us {
-            flow.given_up = Some(GivenUp::Deadline);
-            call_off(turn, key, generation, &id, flow);
-            turn.touch_flow(key, &id);
-        }
-        if flow.task == Task::Granted
-            && !flow.unresponsive
-            && clock >= flow.news + config.unresponsive_after
-        {
-            flow.unresponsive = true;
-            turn.touch_flow(key, &id);
-        }
-        let patience = if flow.alive {
-            config.news_within
-        } else {
-            config.ask_after
-        };
-        flow.may_be_asked_about()
-            && flow.asks < config.asks_per_contact
-            && clock >= flow.news.max(flow.asked) + patience
     }
 
     /// Forgets flows that ended long ago; those whose end may still change are kept longer.
@@ -94,5 +76,41 @@ impl Fold {
                 self.forget.remove(&entry);
             }
         }
+    }
+}
+
+/// Milliseconds of all ticks, and wall time.
+#[derive(Debug, Clone, Copy)]
+struct Now {
+    clock: u64,
+    wall_us: i64,
+}
+
+impl Flow {
+    /// What time does to an open flow. Whether it changes.
+    fn in_time(&mut self, now: Now, config: &FoldConfig) -> bool {
+        let grace = |since| now.clock >= since + config.grace;
+        let short = !self.short && self.short_since.is_some_and(grace);
+        let unresponsive = self.task == Task::Granted
+            && !self.unresponsive
+            && now.clock >= self.news + config.unresponsive_after;
+        self.short |= short;
+        self.unresponsive |= unresponsive;
+        short || unresponsive || self.has_timed_out(now)
+    }
+
+    fn has_timed_out(&self, now: Now) -> bool {
+        self.ended_us.is_none() && self.given_up.is_none() && now.wall_us >= self.deadline_us
+    }
+
+    fn is_to_be_asked_about(&self, now: Now, config: &FoldConfig) -> bool {
+        let patience = if self.alive {
+            config.news_within
+        } else {
+            config.ask_after
+        };
+        self.may_be_asked_about()
+            && self.asks < config.asks_per_contact
+            && now.clock >= self.news.max(self.asked) + patience
     }
 }

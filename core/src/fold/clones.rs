@@ -10,13 +10,13 @@
 //! is refused for a while. Then it is looked at again: the first may be gone by then.
 
 use super::addresses::{Addresses, forget_oldest};
-use super::{Fold, Output, Turn, documents, header};
+use super::{Fold, FoldConfig, Output, Turn, documents, header};
 use crate::ids::ClientKey;
 use crate::ingest::session_name;
+use litemap::LiteMap;
 use nublar_schemas::records::{CheckIn, FactsSet, Holder};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
-use std::collections::BTreeMap;
 
 /// Sessions of a client that are remembered in any case.
 const REMEMBERED: usize = 8;
@@ -37,6 +37,22 @@ pub(super) enum Contact {
     Refused,
 }
 
+/// What a session that polls turns out to be.
+enum Heard {
+    /// The one that polled last.
+    Again,
+    /// One that is refused until then.
+    HeldDown { until_us: i64 },
+    /// Another one, which polls now; it may have moved to another frontend than the last.
+    New { moved: bool },
+    /// One of two that take turns: since when, until when one of them is refused, and whether this.
+    TakesTurns {
+        since_us: i64,
+        until_us: i64,
+        refused: bool,
+    },
+}
+
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 struct Session {
     key: Vec<u8>,
@@ -50,6 +66,13 @@ struct Session {
     host: String,
 }
 
+impl Session {
+    /// The lesser was seen first.
+    fn seniority(&self) -> (i64, &[u8]) {
+        (self.first_us, &self.key)
+    }
+}
+
 /// Two sessions that took turns.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 struct Conflict {
@@ -61,7 +84,7 @@ struct Conflict {
     addresses: Addresses,
     /// Those that took turns, and those that were refused, by [`session_name`].
     #[serde(default)]
-    sides: BTreeMap<String, Side>,
+    sides: LiteMap<String, Side>,
 }
 
 /// What is shown of a session; what is not known is empty.
@@ -115,7 +138,7 @@ pub(super) struct Sessions {
     seen: Vec<Session>,
     conflict: Option<Conflict>,
     /// The names that the client gave itself, and when it did last.
-    hosts: BTreeMap<String, i64>,
+    hosts: LiteMap<String, i64>,
 }
 
 impl Sessions {
@@ -169,6 +192,51 @@ impl Sessions {
         })
     }
 
+    /// Hears a session that polls.
+    fn heard(&mut self, check_in: &CheckIn, config: &FoldConfig) -> Heard {
+        if self.polls_again(check_in) {
+            return Heard::Again;
+        }
+        let at_us = check_in.header.at_us;
+        if let Some(conflict) = &mut self.conflict
+            && at_us < conflict.until_us
+        {
+            let side = Side::once(&check_in.address, "", at_us);
+            conflict.saw(&check_in.session_key, side);
+            conflict.last_us = conflict.last_us.max(at_us);
+            return Heard::HeldDown {
+                until_us: conflict.until_us,
+            };
+        }
+        let (came_back, before) = self.take(check_in, config.turns_us);
+        if self.is_another_machine(came_back, at_us, config) {
+            return self.take_turns(at_us, config);
+        }
+        Heard::New {
+            moved: before.is_some_and(|before| before != check_in.header.frontend),
+        }
+    }
+
+    /// Whether it is the session that polled last.
+    fn polls_again(&mut self, check_in: &CheckIn) -> bool {
+        let at_us = check_in.header.at_us;
+        let Some(last) = self.seen.last_mut() else {
+            return false;
+        };
+        if last.key != check_in.session_key {
+            return false;
+        }
+        last.last_us = last.last_us.max(at_us);
+        last.address.clone_from(&check_in.address);
+        last.frontend.clone_from(&check_in.header.frontend);
+        if let Some(conflict) = &mut self.conflict
+            && let Some(side) = conflict.sides.get_mut(&session_name(&check_in.session_key))
+        {
+            side.last_us = side.last_us.max(at_us);
+        }
+        true
+    }
+
     /// Makes a session the one that polls. Whether it came back; where the one before polls.
     fn take(&mut self, check_in: &CheckIn, turns_us: i64) -> (bool, Option<String>) {
         let at_us = check_in.header.at_us;
@@ -203,90 +271,41 @@ impl Sessions {
         }
         (came_back, before)
     }
-}
 
-impl Fold {
-    /// Whose check-in it is, and what frontends are to know of it.
-    pub(super) fn contact(
-        &mut self,
-        turn: &mut Turn,
-        key: &ClientKey,
-        check_in: &CheckIn,
-    ) -> Contact {
-        let config = self.config.clone();
-        let Some(client) = self.clients.get_mut(key) else {
-            return Contact::Refused;
-        };
-        let (generation, sessions) = (client.generation, &mut client.sessions);
-        let at_us = check_in.header.at_us;
-        let holder = |sessions: &Sessions, until_us: i64| {
-            let session_key = sessions.seen.last().map(|last| last.key.clone());
-            Holder {
-                header: header(key, generation, at_us),
-                session_key: session_key.unwrap_or_default().into(),
-                hold_ms: (until_us - at_us).max(0) / 1_000,
-            }
-        };
-        if let Some(last) = sessions.seen.last_mut()
-            && last.key == check_in.session_key
-        {
-            last.last_us = last.last_us.max(at_us);
-            last.address.clone_from(&check_in.address);
-            last.frontend.clone_from(&check_in.header.frontend);
-            if let Some(conflict) = &mut sessions.conflict
-                && let Some(side) = conflict.sides.get_mut(&session_name(&check_in.session_key))
-            {
-                side.last_us = side.last_us.max(at_us);
-            }
-            return Contact::Same;
-        }
-        if let Some(conflict) = &mut sessions.conflict
-            && at_us < conflict.until_us
-        {
-            // A frontend that was started since does not know.
-            let side = Side::once(&check_in.address, "", at_us);
-            conflict.saw(&check_in.session_key, side);
-            conflict.last_us = conflict.last_us.max(at_us);
-            let until_us = conflict.until_us;
-            turn.task(holder(sessions, until_us));
-            return Contact::Refused;
-        }
-        let (came_back, before) = sessions.take(check_in, config.turns_us);
-        let goes_on = sessions
-            .conflict
-            .as_ref()
-            .is_some_and(|conflict| at_us - conflict.last_us <= config.turns_us);
-        let now = sessions.seen.len() - 1;
-        let both = now > 0
-            && sessions.seen[now - 1..]
-                .iter()
-                .all(|session| session.returns >= RETURNS);
-        // Of one that was not heard of since the other was refused nobody knows whether it is there.
-        let began_us = sessions.conflict.as_ref().filter(|_| goes_on);
-        let began_us = began_us.map(|conflict| conflict.until_us - config.hold_down_us);
-        let is_there =
-            now > 0 && began_us.is_none_or(|began_us| sessions.seen[now - 1].last_us > began_us);
-        if !is_there || !(both || came_back && goes_on) {
-            if before.is_some_and(|before| before != check_in.header.frontend) {
-                turn.task(holder(sessions, 0));
-            }
-            return Contact::New;
-        }
+    /// The conflict, unless it is long over.
+    fn conflict_now(&self, at_us: i64, turns_us: i64) -> Option<&Conflict> {
+        let conflict = self.conflict.as_ref();
+        conflict.filter(|conflict| at_us - conflict.last_us <= turns_us)
+    }
 
-        // The two that polled last take turns. Who was seen first keeps the poll.
-        let (other, this) = (sessions.seen[now - 1].clone(), sessions.seen[now].clone());
-        let mut conflict = sessions
-            .conflict
-            .take()
-            .filter(|_| goes_on)
-            .unwrap_or(Conflict {
-                since_us: at_us,
-                last_us: at_us,
-                until_us: 0,
-                addresses: Addresses::default(),
-                sides: BTreeMap::new(),
-            });
-        for session in [&other, &this] {
+    /// Whether the session that polls now is of another machine than the one before it, and both
+    /// are there.
+    fn is_another_machine(&self, came_back: bool, at_us: i64, config: &FoldConfig) -> bool {
+        let [.., other, this] = self.seen.as_slice() else {
+            return false;
+        };
+        let both_came_back = other.returns >= RETURNS && this.returns >= RETURNS;
+        let Some(conflict) = self.conflict_now(at_us, config.turns_us) else {
+            return both_came_back;
+        };
+        // Of one that was not heard of since it was refused nobody knows whether it is there.
+        let refused_us = conflict.until_us - config.hold_down_us;
+        other.last_us > refused_us && (both_came_back || came_back)
+    }
+
+    /// The two that polled last take turns: who was seen first keeps the poll.
+    fn take_turns(&mut self, at_us: i64, config: &FoldConfig) -> Heard {
+        let known = self.conflict_now(at_us, config.turns_us).cloned();
+        let mut conflict = known.unwrap_or(Conflict {
+            since_us: at_us,
+            last_us: at_us,
+            until_us: 0,
+            addresses: Addresses::default(),
+            sides: LiteMap::new_vec(),
+        });
+        let last_two = self.seen.len().saturating_sub(2);
+        let two = &mut self.seen[last_two..];
+        for session in two.iter() {
             let side = Side {
                 address: session.address.clone(),
                 host: session.host.clone(),
@@ -297,20 +316,70 @@ impl Fold {
         }
         (conflict.last_us, conflict.until_us) = (at_us, at_us + config.hold_down_us);
         let (since_us, until_us) = (conflict.since_us, conflict.until_us);
-        sessions.conflict = Some(conflict);
-        let first = (other.first_us, &other.key) <= (this.first_us, &this.key);
-        if first {
-            sessions.seen.swap(now - 1, now);
+        self.conflict = Some(conflict);
+        let refused = two.is_sorted_by(|other, this| other.seniority() <= this.seniority());
+        if refused {
+            two.reverse();
         }
-        turn.task(holder(sessions, until_us));
-        let body = sessions.conflict();
-        let news = documents::conflict(key, generation, since_us, &body, turn.at_us);
-        turn.outputs.push(Output::Notify(news.into()));
-        self.give_new_key(turn, key);
-        if first {
-            Contact::Refused
-        } else {
-            Contact::New
+        Heard::TakesTurns {
+            since_us,
+            until_us,
+            refused,
+        }
+    }
+}
+
+impl Fold {
+    /// Whose check-in it is, and what frontends are to know of it.
+    pub(super) fn contact(
+        &mut self,
+        turn: &mut Turn,
+        key: &ClientKey,
+        check_in: &CheckIn,
+    ) -> Contact {
+        let Some(client) = self.clients.get_mut(key) else {
+            return Contact::Refused;
+        };
+        let (generation, sessions) = (client.generation, &mut client.sessions);
+        let heard = sessions.heard(check_in, &self.config);
+        let at_us = check_in.header.at_us;
+        let holder = |until_us: i64| {
+            let session_key = sessions.seen.last().map(|last| last.key.clone());
+            Holder {
+                header: header(key, generation, at_us),
+                session_key: session_key.unwrap_or_default().into(),
+                hold_ms: (until_us - at_us).max(0) / 1_000,
+            }
+        };
+        match heard {
+            Heard::Again => Contact::Same,
+            Heard::HeldDown { until_us } => {
+                // A frontend that was started since does not know.
+                turn.task(holder(until_us));
+                Contact::Refused
+            }
+            Heard::New { moved } => {
+                if moved {
+                    turn.task(holder(0));
+                }
+                Contact::New
+            }
+            Heard::TakesTurns {
+                since_us,
+                until_us,
+                refused,
+            } => {
+                turn.task(holder(until_us));
+                let body = sessions.conflict();
+                let news = documents::conflict(key, generation, since_us, &body, turn.at_us);
+                turn.outputs.push(Output::Notify(news.into()));
+                self.give_new_key(turn, key);
+                if refused {
+                    Contact::Refused
+                } else {
+                    Contact::New
+                }
+            }
         }
     }
 }

@@ -154,7 +154,7 @@ impl Fold {
         flow.artifacts.clone_from(&announced.artifacts);
         flow.spec.clone_from(&announced.spec);
         flow.deadline_us = turn.at_us + own.patience_us;
-        client.flows.insert(id.clone(), flow);
+        client.flows.insert(id.clone(), Box::new(flow));
         turn.touch_flow(key, &id);
         turn.touch_client(key);
         Some(id)

@@ -205,10 +205,8 @@ impl Fold {
             self.ignored += 1;
             return;
         }
-        client.flows.insert(
-            id.clone(),
-            Flow::new(Origin::Adopted, turn.version, turn.at_us, clock),
-        );
+        let flow = Flow::new(Origin::Adopted, turn.version, turn.at_us, clock);
+        client.flows.insert(id.clone(), Box::new(flow));
     }
 
     pub(super) fn flow_mut(
@@ -219,7 +217,8 @@ impl Fold {
         let id: FlowId = id.parse().ok()?;
         let client = self.clients.get_mut(key)?;
         let generation = client.generation;
-        client.flows.get_mut(&id).map(|flow| (generation, id, flow))
+        let flow = client.flows.get_mut(&id)?;
+        Some((generation, id, flow))
     }
 
     /// The flow, if this grant is of its current attempt and nothing came of it yet.

@@ -3,7 +3,7 @@
 use super::client::Client;
 use super::tables::Table;
 use super::{Announced, Fold, FoldConfig};
-use crate::ids::{ClientKey, OrgId};
+use crate::ids::{ClientKey, FlowId, OrgId};
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -22,7 +22,22 @@ pub enum SnapshotError {
     Damaged(#[from] serde_json::Error),
 }
 
-#[derive(Serialize, Deserialize)]
+/// What [`Body`] is read from, without a second copy of the state.
+#[derive(Serialize)]
+struct Written<'a> {
+    clients: Vec<(&'a ClientKey, &'a Client)>,
+    interrogation: Vec<(&'a OrgId, &'a Announced)>,
+    new_key: Vec<(&'a OrgId, &'a Announced)>,
+    tables: Vec<(&'a OrgId, &'a Table)>,
+    settings: Vec<(&'a OrgId, &'a str, i64)>,
+    clock: u64,
+    wall_us: i64,
+    epoch: i64,
+    ignored: u64,
+    forget: &'a BTreeSet<(i64, ClientKey, FlowId)>,
+}
+
+#[derive(Deserialize)]
 struct Body {
     clients: Vec<(ClientKey, Client)>,
     interrogation: Vec<(OrgId, Announced)>,
@@ -37,37 +52,26 @@ struct Body {
     #[serde(default)]
     ignored: u64,
     #[serde(default)]
-    forget: BTreeSet<(i64, ClientKey, crate::ids::FlowId)>,
+    forget: BTreeSet<(i64, ClientKey, FlowId)>,
 }
 
 impl Fold {
     /// The whole state as JSON.
     pub fn snapshot(&self) -> Result<Vec<u8>, SnapshotError> {
-        let body = Body {
-            clients: self
-                .clients
-                .iter()
-                .map(|(key, client)| (key.clone(), client.clone()))
-                .collect(),
-            interrogation: self.interrogation.clone().into_iter().collect(),
-            new_key: self.new_key.clone().into_iter().collect(),
-            tables: self
-                .tables
-                .iter()
-                .map(|(org, table)| (org.clone(), table.clone()))
-                .collect(),
-            settings: self
-                .settings
-                .iter()
-                .map(|((org, id), version)| (org.clone(), id.clone(), *version))
-                .collect(),
+        let settings = self.settings.iter();
+        let settings = settings.map(|((org, id), version)| (org, id.as_str(), *version));
+        Ok(serde_json::to_vec(&Written {
+            clients: self.clients.iter().collect(),
+            interrogation: self.interrogation.iter().collect(),
+            new_key: self.new_key.iter().collect(),
+            tables: self.tables.iter().collect(),
+            settings: settings.collect(),
             clock: self.clock,
             wall_us: self.wall_us,
             epoch: self.epoch,
             ignored: self.ignored,
-            forget: self.forget.clone(),
-        };
-        Ok(serde_json::to_vec(&body)?)
+            forget: &self.forget,
+        })?)
     }
 
     /// The state of a snapshot that this or older logic wrote.
