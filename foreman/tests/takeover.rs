@@ -197,7 +197,7 @@ macro_rules! eventually {
                 tokio::time::sleep(Duration::from_millis(5)).await;
             }
         };
-        tokio::time::timeout(Duration::from_secs(20), waiting)
+        tokio::time::timeout(Duration::from_secs(60), waiting)
             .await
             .expect(concat!("never: ", stringify!($condition)));
     };
@@ -398,7 +398,7 @@ async fn the_highest_version_of_a_setting_stays_the_last() {
                 tokio::time::sleep(Duration::from_millis(5)).await;
             }
         };
-        let waited = tokio::time::timeout(Duration::from_secs(10), until).await;
+        let waited = tokio::time::timeout(Duration::from_secs(60), until).await;
         assert!(waited.is_ok(), "{:?}, not {expected:?}", versions().await);
     };
     // A repeat that ends well, and one that does not.

@@ -6,16 +6,22 @@
 mod support;
 
 use bytes::Bytes;
+use nublar_frontend::Config;
 use nublar_schemas::records::Scheduling;
 use reqwest::StatusCode;
 use std::time::Duration;
 use support::agent::{TestAgent, Version, client, rows, stats};
 use support::{Deployment, Running, eventually};
 
+/// POSTs that wait for what does not come are soon answered.
+fn impatient(config: &mut Config) {
+    config.hold = Duration::from_millis(1_500);
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn without_the_registry_nobody_gets_a_406_and_known_agents_go_on() {
     let deployment = Deployment::new().await;
-    let running = deployment.start().await;
+    let running = deployment.start_with(impatient).await;
     let known = TestAgent::enrolled(&deployment, &running).await;
     let seen = TestAgent::enrolled(&deployment, &running).await;
     eventually(async || (running.metrics.registered.get() == 2).then_some(())).await;
@@ -51,9 +57,7 @@ async fn without_the_registry_nobody_gets_a_406_and_known_agents_go_on() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_short_outage_of_the_registry_is_waited_out() {
     let deployment = Deployment::new().await;
-    let running = deployment
-        .start_with(|config| config.hold = Duration::from_secs(20))
-        .await;
+    let running = deployment.start().await;
     let other = deployment.start().await;
     deployment.log.take_reads("registry");
     let agent = TestAgent::new(&deployment, &running);
@@ -99,7 +103,7 @@ async fn statistics(deployment: &Deployment) -> Vec<Bytes> {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_post_is_answered_200_only_when_everything_is_in_the_log() {
     let deployment = Deployment::new().await;
-    let running = deployment.start().await;
+    let running = deployment.start_with(impatient).await;
     let agent = TestAgent::enrolled(&deployment, &running).await;
     let flow = agent.flow(1);
     let sent = [
@@ -227,7 +231,7 @@ async fn it_is_ready_when_the_registry_was_read_and_says_what_it_waits_for() {
 #[tokio::test(flavor = "multi_thread")]
 async fn health_turns_red_while_the_log_fails_and_says_why() {
     let deployment = Deployment::new().await;
-    let running = deployment.start().await;
+    let running = deployment.start_with(impatient).await;
     let agent = TestAgent::enrolled(&deployment, &running).await;
     let event = [rows("F.Monitoring", "R", "{}")];
     agent.control(&event).await;

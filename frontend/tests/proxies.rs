@@ -74,7 +74,7 @@ async fn ask(mut stream: impl AsyncRead + AsyncWrite + Unpin, request: &[u8]) ->
     // A connection may be closed before everything is written.
     let _ = stream.write_all(request).await;
     let mut answer = Vec::new();
-    let read = tokio::time::timeout(Duration::from_secs(20), stream.read_to_end(&mut answer));
+    let read = tokio::time::timeout(Duration::from_secs(60), stream.read_to_end(&mut answer));
     let _ = read.await.expect("neither an answer nor an end");
     std::str::from_utf8(answer.get(9..12)?).ok()?.parse().ok()
 }

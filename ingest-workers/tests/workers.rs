@@ -166,7 +166,7 @@ macro_rules! eventually {
                 tokio::time::sleep(Duration::from_millis(5)).await;
             }
         };
-        tokio::time::timeout(Duration::from_secs(20), waiting)
+        tokio::time::timeout(Duration::from_secs(60), waiting)
             .await
             .expect(concat!("never: ", stringify!($condition)));
     };

@@ -84,7 +84,7 @@ impl Socket {
                 }
             }
         };
-        let heard = timeout(Duration::from_secs(20), hearing).await;
+        let heard = timeout(Duration::from_secs(60), hearing).await;
         heard.expect("nothing came")
     }
 

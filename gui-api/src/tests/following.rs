@@ -79,7 +79,7 @@ impl Watching {
             if let Some(end) = self.text.find("\n\n") {
                 break end;
             }
-            let more = timeout(Duration::from_secs(10), self.body.next());
+            let more = timeout(Duration::from_secs(60), self.body.next());
             let more = more.await.expect("nothing is told")?;
             self.text += std::str::from_utf8(&more.unwrap()).unwrap();
         };

@@ -208,7 +208,7 @@ impl Stage {
             &self.app.commands.progress,
         ] {
             progress
-                .ready("a tail", Duration::from_secs(5))
+                .ready("a tail", Duration::from_secs(60))
                 .await
                 .unwrap();
         }
@@ -528,7 +528,7 @@ fn sent(client: &str, messages: impl IntoIterator<Item = VeloMessage>) -> Messag
 
 /// Waits for a condition, with an end to patience.
 pub(super) async fn until(condition: impl Fn() -> bool) {
-    let waited = tokio::time::timeout(Duration::from_secs(10), async {
+    let waited = tokio::time::timeout(Duration::from_secs(60), async {
         while !condition() {
             tokio::time::sleep(Duration::from_millis(1)).await;
         }

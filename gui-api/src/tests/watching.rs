@@ -29,7 +29,7 @@ async fn a_flow_is_told_of_at_once_and_until_it_ends() {
     assert_eq!(response.headers()["content-type"], "text/event-stream");
     let mut events = response.into_body().into_data_stream();
     let mut event = async || {
-        let next = tokio::time::timeout(Duration::from_secs(5), events.next())
+        let next = tokio::time::timeout(Duration::from_secs(60), events.next())
             .await
             .unwrap();
         next.map(|bytes| String::from_utf8(bytes.unwrap().to_vec()).unwrap())
@@ -113,7 +113,7 @@ async fn the_role_serves_a_socket_and_ends_when_told() {
         "{answer}"
     );
     shutdown.cancel();
-    tokio::time::timeout(Duration::from_secs(10), serving)
+    tokio::time::timeout(Duration::from_secs(60), serving)
         .await
         .unwrap()
         .unwrap()
