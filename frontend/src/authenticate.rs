@@ -15,12 +15,17 @@ use nublar_wire::{
     WireError,
 };
 use std::collections::HashMap;
-use std::hash::{DefaultHasher, Hash as _, Hasher as _};
+use std::hash::{DefaultHasher, Hash, Hasher as _};
 use std::sync::Arc;
+use std::time::Duration;
 use tokio::sync::{Mutex, Semaphore};
 use tokio::time::{Instant, timeout_at};
 
 const STRIPES: u64 = 256;
+/// A session that nobody uses for so long is forgotten: agents make new ones whenever they start or
+/// lose their connection, and never come back to an old one. One that does costs a private key
+/// operation.
+const IDLE: Duration = Duration::from_secs(1_800);
 
 /// A session whose sender was checked once.
 #[derive(Debug)]
@@ -106,6 +111,17 @@ pub(crate) struct Parts {
     pub(crate) metrics: Arc<Metrics>,
 }
 
+fn lately_used<K, V>(at_most: u64) -> Cache<K, V>
+where
+    K: Hash + Eq + Send + Sync + 'static,
+    V: Clone + Send + Sync + 'static,
+{
+    Cache::builder()
+        .max_capacity(at_most)
+        .time_to_idle(IDLE)
+        .build()
+}
+
 impl Authenticator {
     pub(crate) fn new(parts: Parts) -> Self {
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
@@ -120,8 +136,8 @@ impl Authenticator {
             registry: parts.registry,
             log: parts.log,
             name: parts.name,
-            sessions: Cache::new(parts.sessions),
-            outbound: Cache::new(parts.sessions),
+            sessions: lately_used(parts.sessions),
+            outbound: lately_used(parts.sessions),
             stripes: (0..STRIPES).map(|_| Mutex::default()).collect(),
             private: Arc::new(Semaphore::new((cores / 2).max(1))),
             metrics: parts.metrics,
