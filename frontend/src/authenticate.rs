@@ -34,7 +34,6 @@ pub(crate) struct Checked {
     /// Hash of the encrypted session, which names it.
     pub(crate) hash: [u8; 16],
     session: Session,
-    public: AgentPublicKey,
     known: Known,
 }
 
@@ -295,7 +294,6 @@ impl Authenticator {
             client,
             hash,
             session,
-            public,
             known,
         });
         self.sessions.insert(cipher, checked.clone());
@@ -373,7 +371,8 @@ impl Authenticator {
         }
         let (checked, name) = (to.clone(), self.server_name.clone());
         let signed = self.on_private(until, move || {
-            OutboundSession::new(checked.session.server_key(), &checked.public, &name)
+            let agent = AgentPublicKey::from_der(&checked.known.key)?;
+            OutboundSession::new(checked.session.server_key(), &agent, &name)
         });
         let session = signed
             .await?
