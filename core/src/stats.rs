@@ -102,6 +102,7 @@ impl QueryStats {
         }
         for name in &seen.names_with_response {
             if let Err(place) = self.names_with_response.binary_search(name) {
+                self.names_with_response.reserve_exact(1);
                 self.names_with_response.insert(place, name.clone());
             }
         }
@@ -164,13 +165,20 @@ pub struct Totals {
 impl Reported {
     /// Joins what came for the session with this part.
     pub fn join(&mut self, part: &str, seen: &FlowStats) {
+        if self.sessions.is_empty() {
+            self.sessions = LiteMap::with_capacity(1);
+        }
         let session = self.sessions.entry(part.to_owned()).or_default();
         session.complete |= seen.flow_complete;
-        if session.queries.len() < seen.query_status.len() {
-            session
-                .queries
-                .resize_with(seen.query_status.len(), QueryStats::default);
-        }
+        let more = seen
+            .query_status
+            .len()
+            .saturating_sub(session.queries.len());
+        // A day's flows are kept: no room for more than there are.
+        session.queries.reserve_exact(more);
+        session
+            .queries
+            .extend((0..more).map(|_| QueryStats::default()));
         for (ours, theirs) in session.queries.iter_mut().zip(&seen.query_status) {
             ours.join(theirs);
         }

@@ -12,6 +12,7 @@ pub(super) struct Addresses(LiteMap<String, (i64, i64)>);
 
 impl Addresses {
     pub(super) fn saw(&mut self, address: &str, first_us: i64, last_us: i64, remembered: usize) {
+        room_for_one(&mut self.0);
         let place = self.0.entry(address.to_owned());
         let (first, last) = place.or_insert((first_us, last_us));
         (*first, *last) = ((*first).min(first_us), (*last).max(last_us));
@@ -26,6 +27,13 @@ impl Addresses {
             json!({ "address": address, "first_seen_at": first, "last_seen_at": last })
         });
         shown.collect()
+    }
+}
+
+/// Most maps of a client have one entry for good, where a list makes room for four at once.
+pub(super) fn room_for_one<T>(of: &mut LiteMap<String, T>) {
+    if of.is_empty() {
+        *of = LiteMap::with_capacity(1);
     }
 }
 

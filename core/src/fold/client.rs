@@ -73,10 +73,10 @@ impl Client {
             table_version: 0,
             told: Told::default(),
             sessions: Sessions::default(),
-            facts: LiteMap::new_vec(),
+            facts: LiteMap::with_capacity(1),
             interrogation: None,
             new_key: None,
-            flows: LiteMap::new_vec(),
+            flows: LiteMap::with_capacity(1),
         }
     }
 }

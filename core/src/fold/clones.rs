@@ -9,7 +9,7 @@
 //! it comes back. Of two that take turns the one that was seen first keeps the poll, and the other
 //! is refused for a while. Then it is looked at again: the first may be gone by then.
 
-use super::addresses::{Addresses, forget_oldest};
+use super::addresses::{Addresses, forget_oldest, room_for_one};
 use super::{Fold, FoldConfig, Output, Turn, documents, header};
 use crate::ids::ClientKey;
 use crate::ingest::session_name;
@@ -151,6 +151,7 @@ impl Sessions {
         let Some(name) = name.and_then(Value::as_str) else {
             return;
         };
+        room_for_one(&mut self.hosts);
         self.hosts.insert(name.to_owned(), said.header.at_us);
         forget_oldest(&mut self.hosts, MACHINES, |last| *last);
         let mut seen = self.seen.iter_mut();
@@ -262,6 +263,7 @@ impl Sessions {
         now.last_us = now.last_us.max(at_us);
         now.address.clone_from(&check_in.address);
         now.frontend.clone_from(&check_in.header.frontend);
+        self.seen.reserve_exact(1);
         self.seen.push(now);
         let over = |oldest: &Session| at_us - oldest.last_us > turns_us;
         while self.seen.len() > MACHINES

@@ -45,6 +45,7 @@ impl Fold {
             packet_iv: claim.packet_iv.clone(),
         };
         flow.task = Task::Granted;
+        flow.granted.reserve_exact(1);
         flow.granted.push(to);
         flow.granted_us = flow.granted_us.max(claim.header.at_us);
         flow.news = clock;

@@ -3,6 +3,7 @@
 use super::plan::{Collection, Part, Plan};
 use super::seal::SEALS;
 use crate::ids::{ContentId, FlowId, Life};
+use litemap::LiteMap;
 use nublar_schemas::records::{Header, Stored};
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
@@ -42,7 +43,7 @@ pub struct FlowSum {
     bytes: u64,
     files: BTreeSet<String>,
     /// Per result set: first row → (rows, message), to see rows that came twice.
-    ranges: BTreeMap<String, BTreeMap<i64, (u64, ContentId)>>,
+    ranges: LiteMap<String, BTreeMap<i64, (u64, ContentId)>>,
     ran_twice: bool,
     marker: bool,
 }
