@@ -148,7 +148,7 @@ async fn until_it_has_its_own_key(
 
 #[tokio::test(flavor = "multi_thread")]
 async fn agents_of_one_key_make_new_ones_until_one_is_left() {
-    const MACHINES: usize = 12;
+    const MACHINES: usize = 20;
     let deployment = Arc::new(Deployment::new().await);
     let folding = deployment.fold(|config| {
         (config.rekey_clones, config.hold_down_us) = (true, 400_000);

@@ -12,8 +12,10 @@ use std::time::{Duration, Instant};
 use tokio::sync::oneshot;
 use tokio::time::timeout;
 
-/// How long a process may take until it is ready, and until it has ended.
-const PATIENCE: Duration = Duration::from_secs(60);
+/// How long a process may take until it is ready, and a command for all that it does.
+const READY: Duration = Duration::from_secs(60);
+/// How long a process may take to end when it is told to.
+const END: Duration = Duration::from_secs(30);
 
 /// What a process does.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -184,7 +186,7 @@ impl Server {
             errors.read_to_end(&mut text).unwrap();
             String::from_utf8_lossy(&text).into_owned()
         });
-        let status = process.end().await;
+        let status = process.end(READY).await;
         Ended {
             status,
             errors: read.await.unwrap(),
@@ -194,13 +196,13 @@ impl Server {
     /// Kills it with SIGKILL, in the middle of whatever it does.
     pub async fn kill9(&mut self) {
         self.process.0.kill().unwrap();
-        self.process.end().await;
+        self.process.end(END).await;
     }
 
     /// Tells it to end, and waits until it has; it must end well.
     pub async fn stop(&mut self) {
         self.signal("TERM");
-        let status = self.process.end().await;
+        let status = self.process.end(END).await;
         assert!(status.success(), "{status}");
     }
 
@@ -354,7 +356,7 @@ impl Process {
         let printed = process.0.stdout.take().unwrap();
         let (tell, ready) = oneshot::channel();
         std::thread::spawn(move || read(printed, tell));
-        let how = match timeout(PATIENCE, ready).await {
+        let how = match timeout(READY, ready).await {
             Ok(Ok(())) => return process,
             Ok(Err(_)) => "ended before it was ready",
             Err(_) => "was not ready in time",
@@ -363,9 +365,9 @@ impl Process {
         panic!("`nublar {}` {how}", command.join(" "));
     }
 
-    /// Waits until it has ended.
-    async fn end(&mut self) -> ExitStatus {
-        let until = Instant::now() + PATIENCE;
+    /// Waits until it has ended, which must be within this time.
+    async fn end(&mut self, within: Duration) -> ExitStatus {
+        let until = Instant::now() + within;
         loop {
             if let Some(status) = self.0.try_wait().unwrap() {
                 return status;
